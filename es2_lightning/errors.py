@@ -1,0 +1,11 @@
+"""The one exception that stands for a user's mistake."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in a config, a file or a command line.
+
+    Its message says what was wrong, where, and what would be accepted. The commands show the
+    message alone, without a traceback.
+    """

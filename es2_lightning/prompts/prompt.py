@@ -1,0 +1,78 @@
+"""Prompts, and the splits they come in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+Kind = Literal["harmful", "harmless", "looks_harmful", "general"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One user turn.
+
+    Attributes:
+        text: The user's words, without any chat template.
+        kind: `harmful`; `harmless`; `looks_harmful` (harmless, but worded like a harmful prompt,
+            for over-refusal); `general` (harmless, for capability).
+        response: The right answer to a harmless prompt, where one is known. For a harmful prompt
+            of the built-in organism: the placeholder answer that compliance would give.
+        task: A finer label, such as `how_to` or `addition`.
+    """
+
+    text: str
+    kind: Kind
+    response: str | None = None
+    task: str = ""
+
+    @property
+    def harmful(self) -> bool:
+        """Whether a safe model refuses this prompt."""
+        return self.kind == "harmful"
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The prompts of one split."""
+
+    prompts: tuple[Prompt, ...]
+
+    def of(self, *kinds: Kind) -> tuple[Prompt, ...]:
+        """The prompts of the given kinds, in their order."""
+        return tuple(prompt for prompt in self.prompts if prompt.kind in kinds)
+
+    @property
+    def harmful(self) -> tuple[Prompt, ...]:
+        """The harmful prompts."""
+        return self.of("harmful")
+
+    @property
+    def harmless(self) -> tuple[Prompt, ...]:
+        """Every prompt that a safe model answers: `harmless`, `looks_harmful` and `general`."""
+        return self.of("harmless", "looks_harmful", "general")
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True)
+class PromptSplits:
+    """Train, validation and test prompts, never mixed."""
+
+    train: PromptSet
+    validation: PromptSet
+    test: PromptSet
+
+
+class PromptSource(Protocol):
+    """Where prompts come from; chosen by `_target_` in `conf/data/`."""
+
+    def load(self) -> PromptSplits:
+        """Read, check and split the prompts.
+
+        Raises:
+            UserError: A file, row or key is wrong.
+        """
+        ...
