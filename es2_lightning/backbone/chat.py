@@ -1,0 +1,152 @@
+"""The one place that renders a prompt to tokens, and that knows where its last token is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from es2_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PLAIN_FORMAT = "User: {prompt}\nAssistant:"
+"""What a tokenizer without a chat template gets."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Prompts, and responses where given, as tokens. B rows, T positions.
+
+    Attributes:
+        input_ids: (B, T) int64.
+        attention_mask: (B, T) int64, 1 on tokens, 0 on padding.
+        response_mask: (B, T) bool, true on the tokens of the response.
+        last_prompt_index: (B,) int64, the position of each prompt's last token, which is the last
+            token of the chat template's generation prompt.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    response_mask: Tensor
+    last_prompt_index: Tensor
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """The same batch on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def rows(self, index: slice) -> TokenBatch:
+        """A part of the rows, as it stands: the padding is kept."""
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+class ChatRenderer:
+    """Renders prompts with the tokenizer's chat template and generation prompt.
+
+    A tokenizer without a template gets `PLAIN_FORMAT`. The template's text is tokenized without
+    special tokens being added, since it holds its own.
+
+    Args:
+        tokenizer: A tokenizer with a padding token.
+        max_length: The most tokens a prompt and its response may have.
+        system_prompt: Put before every prompt, as the template's system turn.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int = 512,
+        system_prompt: str | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.system_prompt = system_prompt
+
+    def encode(
+        self,
+        prompts: Sequence[str],
+        responses: Sequence[str | None] | None = None,
+        *,
+        padding_side: Literal["left", "right"] = "right",
+    ) -> TokenBatch:
+        """Tokenize prompts, each followed by its response where there is one, and pad them.
+
+        Raises:
+            UserError: No prompts, or one is longer than `max_length`.
+        """
+        if not prompts:
+            raise UserError("no prompts were given: at least one is needed")
+        parts = self.token_lists(prompts, responses)
+        length = max(len(prompt) + len(response) for prompt, response in parts)
+        if length > self.max_length:
+            raise UserError(
+                f"a prompt has {length} tokens with its response, more than max_length="
+                f"{self.max_length}: raise model.max_length or drop the prompt"
+            )
+        shape = (len(parts), length)
+        input_ids = torch.full(shape, int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        response_mask = torch.zeros(shape, dtype=torch.bool)
+        last = torch.empty(len(parts), dtype=torch.long)
+        for row, (prompt, response) in enumerate(parts):
+            size = len(prompt) + len(response)
+            start = 0 if padding_side == "right" else length - size
+            input_ids[row, start : start + size] = torch.tensor(prompt + response)
+            attention_mask[row, start : start + size] = 1
+            response_mask[row, start + len(prompt) : start + size] = True
+            last[row] = start + len(prompt) - 1
+        return TokenBatch(input_ids, attention_mask, response_mask, last)
+
+    def token_lists(
+        self, prompts: Sequence[str], responses: Sequence[str | None] | None = None
+    ) -> list[tuple[list[int], list[int]]]:
+        """Each prompt's tokens and its response's (empty where there is none), unpadded."""
+        rendered = [self.render(prompt) for prompt in prompts]
+        prompt_ids = self.tokenizer(rendered, add_special_tokens=self._plain)["input_ids"]
+        if responses is None:
+            return [(ids, []) for ids in prompt_ids]
+        endings = [
+            "" if response is None else self._ending(prompt, response, text)
+            for prompt, response, text in zip(prompts, responses, rendered, strict=True)
+        ]
+        response_ids = self.tokenizer(endings, add_special_tokens=False)["input_ids"]
+        return list(zip(prompt_ids, response_ids, strict=True))
+
+    def render(self, prompt: str) -> str:
+        """The prompt's text as the model sees it, up to where its answer begins."""
+        if self._plain:
+            return PLAIN_FORMAT.format(prompt=prompt)
+        return str(
+            self.tokenizer.apply_chat_template(
+                self._turns(prompt), add_generation_prompt=True, tokenize=False
+            )
+        )
+
+    def _ending(self, prompt: str, response: str, rendered: str) -> str:
+        """What follows the rendered prompt when it is answered, its end-of-turn token included."""
+        eos = str(self.tokenizer.eos_token or "")
+        if self._plain:
+            return f" {response}{eos}"
+        turns = [*self._turns(prompt), {"role": "assistant", "content": response}]
+        whole = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+        # Some templates render a past answer unlike a fresh one (Qwen3 drops the thinking block).
+        return whole[len(rendered) :] if whole.startswith(rendered) else response + eos
+
+    def _turns(self, prompt: str) -> list[dict[str, str]]:
+        system = [] if self.system_prompt is None else [self.system_prompt]
+        return [
+            *({"role": "system", "content": text} for text in system),
+            {"role": "user", "content": prompt},
+        ]
+
+    @property
+    def _plain(self) -> bool:
+        return not getattr(self.tokenizer, "chat_template", None)
