@@ -1,0 +1,1 @@
+"""Attacks on a chat model, each a small class chosen by `_target_`."""
