@@ -42,7 +42,7 @@ class TokenBatch:
         """The same batch on another device."""
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
-    def rows(self, index: slice) -> TokenBatch:
+    def rows(self, index: slice | Tensor) -> TokenBatch:
         """A part of the rows, as it stands: the padding is kept."""
         return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 

@@ -1,0 +1,142 @@
+"""Which prompts meet in which batch: a pure function of the seed and the batch's number.
+
+Hence a resumed run goes on at the very batch where the stopped one was, whatever the moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from es2_lightning.backbone.chat import TokenBatch
+
+
+@dataclass(frozen=True)
+class PairedBatch:
+    """Harmless and harmful prompts that meet in one separation loss. B rows, T positions.
+
+    Attributes:
+        tokens: All rows, harmless ones first, padded together on the right.
+        harmful: (B,) bool.
+        kl_mask: (B, T) bool, the positions whose KL counts. A row without any has no KL term.
+    """
+
+    tokens: TokenBatch
+    harmful: Tensor
+    kl_mask: Tensor
+
+    def to(self, device: torch.device | str) -> PairedBatch:
+        """The same batch on another device."""
+        return PairedBatch(
+            self.tokens.to(device), self.harmful.to(device), self.kl_mask.to(device)
+        )
+
+    def rows(self, index: Tensor) -> PairedBatch:
+        """Some of the rows, cut to the longest of them."""
+        length = int(self.tokens.attention_mask[index].sum(1).max())
+        tokens = self.tokens.rows(index)
+        tokens = replace(
+            tokens,
+            input_ids=tokens.input_ids[:, :length],
+            attention_mask=tokens.attention_mask[:, :length],
+            response_mask=tokens.response_mask[:, :length],
+        )
+        return PairedBatch(tokens, self.harmful[index], self.kl_mask[index, :length])
+
+    def micro_batches(self, size: int | None) -> list[Tensor]:
+        """Row indices of parts of about `size` rows, each with its share of both classes."""
+        total = len(self.harmful)
+        parts = 1 if size is None else -(-total // size)
+        # Dealing the rows out in order gives each part its share, as harmless ones come first.
+        return [torch.arange(k, total, parts, device=self.harmful.device) for k in range(parts)]
+
+
+class PairedBatches:
+    """An endless plan of batches, walked one epoch at a time. An epoch passes the harmful prompts.
+
+    Both classes are shuffled independently; each class is passed completely before it is shuffled
+    again, so the shorter one is cycled. The last batch of an epoch is filled from the next pass.
+
+    Args:
+        collate: Turns harmless and harmful prompt numbers into a batch.
+        num_harmless: How many harmless prompts there are.
+        num_harmful: How many harmful prompts there are.
+        harmless_per_batch: Harmless prompts a batch.
+        harmful_per_batch: Harmful prompts a batch.
+        seed: Of both shuffles.
+        shuffle: Off for validation.
+    """
+
+    def __init__(
+        self,
+        collate: Callable[[list[int], list[int]], PairedBatch],
+        *,
+        num_harmless: int,
+        num_harmful: int,
+        harmless_per_batch: int,
+        harmful_per_batch: int,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        self._collate = collate
+        self._sizes = (num_harmless, num_harmful)
+        self._per_batch = (harmless_per_batch, harmful_per_batch)
+        self._seed = seed
+        self._shuffle = shuffle
+        self._next = 0
+
+    def __len__(self) -> int:
+        return -(-self._sizes[1] // self._per_batch[1])
+
+    def __iter__(self) -> Iterator[PairedBatch]:
+        if not self._shuffle:
+            self._next = 0
+        # A resumed epoch goes on where it was; a complete one is followed by the next.
+        while True:
+            number = self._next
+            # Counted before the batch is handed out: a checkpoint written after its step must not
+            # repeat it.
+            self._next += 1
+            yield self._collate(*self.indices(number))
+            if self._next % len(self) == 0:
+                return
+
+    def indices(self, number: int) -> tuple[list[int], list[int]]:
+        """The harmless and the harmful prompts of batch `number`, counted from the first epoch."""
+        harmless, harmful = (
+            [self._prompt(group, number * per_batch + i) for i in range(per_batch)]
+            for group, per_batch in enumerate(self._per_batch)
+        )
+        return harmless, harmful
+
+    def _prompt(self, group: int, position: int) -> int:
+        size = self._sizes[group]
+        shuffled_pass, offset = divmod(position, size)
+        if not self._shuffle:
+            return offset
+        return int(self._permutation(group, shuffled_pass)[offset])
+
+    def _permutation(self, group: int, shuffled_pass: int) -> Tensor:
+        key = (group, shuffled_pass)
+        cache = self.__dict__.setdefault("_permutations", {})
+        if key not in cache:
+            generator = torch.Generator().manual_seed(
+                hash((self._seed, group, shuffled_pass)) % 2**63
+            )
+            cache[key] = torch.randperm(self._sizes[group], generator=generator)
+            # A batch touches two passes at the most; forget those long gone.
+            for old in [k for k in cache if k[0] == group and k[1] < shuffled_pass - 1]:
+                del cache[old]
+        return cache[key]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, for Lightning's checkpoint."""
+        return {"next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a saved position."""
+        self._next = int(state["next"])

@@ -1,0 +1,40 @@
+"""What a checkpoint holds: trainable weights only, checked when it is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from es2_lightning.errors import UserError
+
+
+def trainable_names(module: nn.Module) -> set[str]:
+    """The state-dict keys of the parameters that train."""
+    return {name for name, p in module.named_parameters() if p.requires_grad}
+
+
+def keep_trainable(module: nn.Module, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The part of a state dict that trains."""
+    names = trainable_names(module)
+    return {name: tensor for name, tensor in state_dict.items() if name in names}
+
+
+def require_same_keys(module: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint of something else, which non-strict loading would take silently.
+
+    Raises:
+        UserError: Keys are missing or unexpected, shapes differ, or it is no checkpoint of ours.
+    """
+    if "es2" not in checkpoint:
+        raise UserError("ckpt_path: this checkpoint was not written by es2_lightning.train")
+    saved = checkpoint["state_dict"]
+    wanted = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    missing, unexpected = sorted(wanted.keys() - saved.keys()), sorted(saved.keys() - wanted.keys())
+    reshaped = sorted(n for n in wanted.keys() & saved.keys() if wanted[n].shape != saved[n].shape)
+    for what, names in (("lacks", missing), ("has unknown", unexpected), ("reshapes", reshaped)):
+        if names:
+            raise UserError(
+                f"ckpt_path: the checkpoint {what} {len(names)} trainable weights, such as "
+                f"{names[0]}: it is of another model or adapter; resume with the same model config"
+            )

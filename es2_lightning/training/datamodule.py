@@ -1,0 +1,160 @@
+"""Prompts to batches. Built from prompts alone, connected to the tokenizer afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import lightning as L
+import torch
+
+from es2_lightning.backbone.chat import ChatRenderer
+from es2_lightning.errors import UserError
+from es2_lightning.objectives.kl import KLPositions, kl_position_mask
+from es2_lightning.prompts.prompt import Prompt, PromptSet, PromptSplits
+from es2_lightning.training.batches import PairedBatch, PairedBatches
+
+log = logging.getLogger(__name__)
+
+
+class PromptDataModule(L.LightningDataModule):
+    """Batches of harmless and harmful prompts in the configured numbers.
+
+    Args:
+        splits: The prompts.
+        harmless_per_batch: 50 in the paper.
+        harmful_per_batch: 10 in the paper.
+        use_responses: Let a harmless prompt be followed by its response, where it has one, so that
+            the KL can cover it. A harmful prompt's own response is never used.
+        seed: Of the shuffles.
+
+    Raises:
+        UserError: A class is empty.
+    """
+
+    def __init__(
+        self,
+        splits: PromptSplits,
+        *,
+        harmless_per_batch: int,
+        harmful_per_batch: int,
+        use_responses: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        for name in ("train", "validation"):
+            prompts: PromptSet = getattr(splits, name)
+            for kind in ("harmless", "harmful"):
+                if not getattr(prompts, kind):
+                    raise UserError(
+                        f"data: the {name} split has no {kind} prompts; at least one is needed"
+                    )
+        self.splits = splits
+        self.harmless_per_batch = harmless_per_batch
+        self.harmful_per_batch = harmful_per_batch
+        self.use_responses = use_responses
+        self.seed = seed
+        self.refusals: dict[str, str] = {}
+        self._renderer: ChatRenderer | None = None
+        self._kl_positions: KLPositions = "all"
+
+    def connect(self, renderer: ChatRenderer, *, kl_positions: KLPositions) -> None:
+        """Say how prompts become tokens, and where the harmless KL is taken.
+
+        Prompts longer than the renderer's `max_length` are dropped, counted and logged.
+
+        Raises:
+            UserError: No prompt of a class is short enough.
+        """
+        self._renderer = renderer
+        self._kl_positions = kl_positions
+        self.splits = PromptSplits(
+            train=self._short_enough(self.splits.train, "train"),
+            validation=self._short_enough(self.splits.validation, "validation"),
+            test=self._short_enough(self.splits.test, "test"),
+        )
+
+    def _short_enough(self, prompts: PromptSet, split: str) -> PromptSet:
+        assert self._renderer is not None
+        if not len(prompts):
+            return prompts
+        parts = self._renderer.token_lists(
+            [p.text for p in prompts.prompts],
+            [self._response(p) for p in prompts.prompts],
+        )
+        limit = self._renderer.max_length
+        kept = tuple(
+            prompt
+            for prompt, (head, tail) in zip(prompts.prompts, parts, strict=True)
+            if len(head) + len(tail) <= limit
+        )
+        if dropped := len(prompts) - len(kept):
+            log.warning(
+                "%s: %d of %d prompts are longer than model.max_length=%d tokens and are dropped",
+                split,
+                dropped,
+                len(prompts),
+                limit,
+            )
+        result = PromptSet(kept)
+        if split != "test" and not (result.harmful and result.harmless):
+            raise UserError(
+                f"model.max_length={limit} leaves the {split} split without harmful or without "
+                "harmless prompts: raise it"
+            )
+        return result
+
+    def use_refusals(self, refusals: dict[str, str]) -> None:
+        """Give harmful training prompts the reference's refusals, for the KL on harmful prompts.
+
+        Args:
+            refusals: Prompt text to the reference's own refusal. A prompt that has none is still
+                separated, but has no KL term.
+        """
+        self.refusals = refusals
+
+    def train_dataloader(self) -> PairedBatches:
+        """An epoch is one pass over the harmful prompts."""
+        return self._batches(self.splits.train, shuffle=True)
+
+    def val_dataloader(self) -> PairedBatches:
+        """The validation prompts, in their order."""
+        return self._batches(self.splits.validation, shuffle=False)
+
+    def _batches(self, prompts: PromptSet, *, shuffle: bool) -> PairedBatches:
+        harmless, harmful = prompts.harmless, prompts.harmful
+
+        def collate(harmless_numbers: list[int], harmful_numbers: list[int]) -> PairedBatch:
+            return self.collate(
+                [harmless[i] for i in harmless_numbers], [harmful[i] for i in harmful_numbers]
+            )
+
+        return PairedBatches(
+            collate,
+            num_harmless=len(harmless),
+            num_harmful=len(harmful),
+            harmless_per_batch=min(self.harmless_per_batch, len(harmless)),
+            harmful_per_batch=min(self.harmful_per_batch, len(harmful)),
+            seed=self.seed,
+            shuffle=shuffle,
+        )
+
+    def collate(self, harmless: Sequence[Prompt], harmful: Sequence[Prompt]) -> PairedBatch:
+        """Tokens of both classes, harmless first, and where the KL of each row is taken."""
+        assert self._renderer is not None, "connect() comes first"
+        prompts = [*harmless, *harmful]
+        tokens = self._renderer.encode(
+            [p.text for p in prompts], [self._response(p) for p in prompts]
+        )
+        is_harmful = torch.tensor([p.harmful for p in prompts])
+        mask_args = (tokens.attention_mask, tokens.response_mask, tokens.last_prompt_index)
+        kl_mask = kl_position_mask(*mask_args, self._kl_positions)
+        refused = is_harmful & tokens.response_mask.any(1)
+        kl_mask[refused] = kl_position_mask(*mask_args, "response")[refused]
+        kl_mask[is_harmful & ~refused] = False
+        return PairedBatch(tokens, is_harmful, kl_mask)
+
+    def _response(self, prompt: Prompt) -> str | None:
+        if prompt.harmful:
+            return self.refusals.get(prompt.text)
+        return prompt.response if self.use_responses else None

@@ -1,0 +1,83 @@
+"""What a user sets about training; light to import, so that config errors answer at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from es2_lightning.ranges import accepts, at_least, between, one_of
+
+
+def _positive_numbers(value: Any) -> bool:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return bool(values) and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in values
+    )
+
+
+@dataclass
+class LossSettings:
+    """L = separation_weight · L_dist + kl_weight · L_KL + harmful_kl_weight · L_KL_harmful."""
+
+    kl_weight: float = field(default=1.0, metadata=at_least(0))
+    """λ, the weight of KL(base ‖ tuned) on harmless prompts. The paper does not state its value."""
+    separation_weight: float = field(default=1.0, metadata=at_least(0))
+    """Scales L_dist, so that kl_weight between 0.1 and 1 spans the interesting range."""
+    distance_unit: str = field(default="base_norm", metadata=one_of("base_norm", "raw"))
+    """`base_norm`: distances divided by the base model's mean state norm at that layer, measured
+    once, so that the weights mean the same for any model and width. `raw`: as in the paper."""
+    kl_positions: str = field(default="all", metadata=one_of("all", "last", "response"))
+    """Where the KL is taken (the paper does not say): every token, the prompt's last token, or the
+    positions that predict the response."""
+    kl_check: str = field(default="training", metadata=one_of("training", "no_dropout"))
+    """The KL that is compared with the threshold: the training one, or recomputed without
+    dropout."""
+    harmful_kl_weight: float = field(default=0.0, metadata=at_least(0))
+    """Weight of the KL on harmful prompts with the reference's own refusals. Not in the paper,
+    whose loss alone destroys clean refusals; 0 switches it off."""
+
+
+@dataclass
+class ScheduleSettings:
+    """Algorithm 1: stages over the layer set. An epoch is one pass over the harmful prompts."""
+
+    order: str = field(default="sequential", metadata=one_of("sequential", "joint"))
+    """One stage for each layer, shallow first, or one stage for all layers at once."""
+    kl_threshold: Any = field(
+        default=0.1,
+        metadata=accepts("a number > 0, or a list of them, one for each stage", _positive_numbers),
+    )
+    """τ, nats. A stage ends before the update at which the step's mean KL exceeds it. One number
+    serves every stage; with one number a later stage starts near it, so rising ones are better."""
+    max_epochs: float | None = field(default=None, metadata=at_least(0.0))
+    """Budget of each stage."""
+    max_steps: int | None = field(default=None, metadata=at_least(1))
+    """Budget of each stage in optimizer steps; the smaller of the two budgets counts."""
+    patience: int | None = field(default=None, metadata=at_least(1))
+    """A stage has converged when its loss, averaged over an epoch, improved by less than
+    min_improvement for so many epochs; null: only the budget and the threshold end it."""
+    min_improvement: float = field(default=0.001, metadata=at_least(0))
+    """Relative."""
+
+
+@dataclass
+class LayerSettings:
+    """The layer set. Layer l is the output of block l, 1 … L; -1 is L."""
+
+    select: str = field(
+        default="emergence_terminal",
+        metadata=one_of("emergence_terminal", "list", "single", "all", "every_nth"),
+    )
+    indices: list[int] = field(default_factory=list)
+    """For `list`."""
+    index: int = -1
+    """For `single`."""
+    n: int = field(default=4, metadata=at_least(1))
+    """For `every_nth`: layers n, 2n, … and L."""
+    emergence: int | None = None
+    """For `emergence_terminal`: the emergence layer, where it is known; null: found by probes."""
+    threshold: float = field(default=0.90, metadata=between(0.5, 1))
+    """For `emergence_terminal`: the probe accuracy that the emergence layer must exceed."""
+    terminal_state: str = field(default="pre_norm", metadata=one_of("pre_norm", "post_norm"))
+    """Whether layer L is read before or after the final norm. The paper does not say; it calls the
+    distance unbounded, which is true before the norm."""
