@@ -1,0 +1,113 @@
+"""What SCAV's attacker knows of a model: probes by layer, and how long its states are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from es2_lightning.backbone.chat_model import eval_mode
+from es2_lightning.backbone.hidden_states import last_token_states
+from es2_lightning.backbone.probes import LinearProbe
+from es2_lightning.backbone.probing import fit_probes
+from es2_lightning.errors import UserError
+from es2_lightning.prompts.prompt import PromptSet, PromptSplits
+
+if TYPE_CHECKING:
+    from es2_lightning.backbone.chat_model import ChatModel
+
+
+@dataclass(frozen=True)
+class ScavProbes:
+    """Probes fitted on one model. Index l - 1 of each list stands for layer l.
+
+    Attributes:
+        raw: Probes on the states themselves.
+        scale_free: Probes on the states divided by their layer's root mean square.
+        raw_accuracy: Held-out accuracies of `raw`.
+        scale_free_accuracy: Held-out accuracies of `scale_free`.
+        mean_norm: Mean Euclidean norm of the states at the fitting prompts' last tokens.
+    """
+
+    raw: list[LinearProbe]
+    scale_free: list[LinearProbe]
+    raw_accuracy: list[float]
+    scale_free_accuracy: list[float]
+    mean_norm: list[float]
+
+    def accuracy(self, *, scale_free: bool) -> list[float]:
+        """Held-out accuracies of layers 1 … L."""
+        return self.scale_free_accuracy if scale_free else self.raw_accuracy
+
+    def layers_above(self, p1: float, *, scale_free: bool) -> tuple[int, ...]:
+        """The layers whose held-out probe accuracy exceeds P1, shallow first."""
+        accuracies = self.accuracy(scale_free=scale_free)
+        return tuple(layer for layer, a in enumerate(accuracies, start=1) if a > p1)
+
+
+def fit_scav_probes(
+    chat_model: ChatModel,
+    splits: PromptSplits,
+    *,
+    max_prompts: int = 200,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> ScavProbes:
+    """Fit on training prompts, score on validation prompts, all on the model under attack.
+
+    Args:
+        chat_model: The model under attack: an adaptive attacker fits on the tuned model itself.
+        splits: The test split is not looked at.
+        max_prompts: The most prompts of each group, drawn at random; 5 pairs already suffice.
+        seed: Fixes that draw.
+        batch_size: Prompts per forward pass.
+
+    Raises:
+        UserError: The training or validation split has no harmful or no harmless prompts.
+    """
+    layers = range(1, chat_model.num_layers + 1)
+    with eval_mode(chat_model.model):
+        fit_harmful, fit_harmless, held_harmful, held_harmless = (
+            last_token_states(
+                chat_model, _draw(texts, max_prompts, seed), layers, batch_size=batch_size
+            )
+            for name, split in (("train", splits.train), ("validation", splits.validation))
+            for texts in contrast(split, name)
+        )
+    raw = fit_probes(fit_harmful, fit_harmless, scale_free=False)
+    scale_free = fit_probes(fit_harmful, fit_harmless, scale_free=True)
+
+    def score(probes: list[LinearProbe]) -> list[float]:
+        return [p.accuracy(held_harmful[:, i], held_harmless[:, i]) for i, p in enumerate(probes)]
+
+    norms = torch.cat([fit_harmful, fit_harmless]).double().norm(dim=-1).mean(0)
+    return ScavProbes(
+        raw=raw,
+        scale_free=scale_free,
+        raw_accuracy=score(raw),
+        scale_free_accuracy=score(scale_free),
+        mean_norm=norms.tolist(),
+    )
+
+
+def contrast(prompts: PromptSet, name: str) -> tuple[list[str], list[str]]:
+    """Harmful prompts, and the harmless ones that resemble them.
+
+    `general` prompts are left out where there are others: a probe that tells a sum from a request
+    has learned the task and not the harm.
+
+    Raises:
+        UserError: One of the two groups is empty.
+    """
+    harmless = prompts.of("harmless", "looks_harmful") or prompts.harmless
+    for kind, found in (("harmful", prompts.harmful), ("harmless", harmless)):
+        if not found:
+            raise UserError(f"the {name} split has no {kind} prompts: the probes need both kinds")
+    return [p.text for p in prompts.harmful], [p.text for p in harmless]
+
+
+def _draw(texts: Sequence[str], most: int, seed: int) -> list[str]:
+    return list(texts) if len(texts) <= most else random.Random(seed).sample(list(texts), most)

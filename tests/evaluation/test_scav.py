@@ -1,0 +1,201 @@
+"""SCAV against its plain form: one row, no cache, every position written out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from es2_lightning.backbone.chat_model import ChatModel
+from es2_lightning.backbone.generation import generate
+from es2_lightning.backbone.probes import LinearProbe
+from es2_lightning.backbone.shared_prefix import SharedPrefix
+from es2_lightning.backbone.structure import find_structure
+from es2_lightning.errors import UserError
+from es2_lightning.evaluation.attacks.scav import Scav, ScavRow, run_scav
+from es2_lightning.evaluation.attacks.scav_probes import ScavProbes, fit_scav_probes
+from es2_lightning.evaluation.attacks.scav_shift import ScavSetting, logit, minimal_shift
+
+from .tiny_models import Architecture, tiny_chat_model, tiny_splits
+
+SETTINGS = (
+    ScavSetting("every_token", 1e-4, True, (2, 3, 4)),
+    ScavSetting("last_prompt_token", 1e-9, True, (1, 3)),
+    ScavSetting("every_token", 1e-2, False, (1, 2)),
+    ScavSetting("last_prompt_token", 1e-6, False, (4,)),
+)
+TOKENS = 8
+
+
+def plain_scav(chat_model: ChatModel, probes: ScavProbes, row: ScavRow) -> tuple[str, list[float]]:
+    """One row, recomputing everything for each token, hooks written by hand.
+
+    Returns the response and the shift norms at the prompt's last token, by layer.
+    """
+    model = chat_model.model
+    ids = chat_model.renderer.encode([row.prompt]).input_ids
+    prompt_end = ids.shape[1] - 1
+    first_norms = [0.0] * chat_model.num_layers
+
+    def hook_for(layer: int):
+        probes_here = probes.scale_free if row.setting.scale_free else probes.raw
+        probe = probes_here[layer - 1]
+        unit = probe.weight / probe.weight.norm()
+        limit = row.budget * probes.mean_norm[layer - 1]
+
+        def hook(_module, _args, output):
+            hidden = output[0] if isinstance(output, tuple) else output
+            new = hidden.clone()
+            stop = new.shape[1] if row.setting.positions == "every_token" else prompt_end + 1
+            for position in range(prompt_end, stop):
+                state = hidden[0, position].double()
+                p = torch.sigmoid(state @ probe.weight + probe.bias)
+                if p > row.setting.p0:
+                    distance = (
+                        (state @ probe.weight + probe.bias) - logit(row.setting.p0)
+                    ) / probe.weight.norm()
+                    distance = min(float(distance), limit)
+                    new[0, position] = (state - unit * distance).to(hidden.dtype)
+                    if position == prompt_end:
+                        first_norms[layer - 1] = distance
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        return hook
+
+    blocks = find_structure(model).blocks
+    handles = [blocks[n - 1].register_forward_hook(hook_for(n)) for n in row.setting.layers]
+    new_tokens: list[int] = []
+    with torch.no_grad():
+        while len(new_tokens) < TOKENS:
+            token = int(model(input_ids=ids, use_cache=False).logits[0, -1].argmax())
+            new_tokens.append(token)
+            if token == 2:
+                break
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+    for handle in handles:
+        handle.remove()
+    return chat_model.tokenizer.decode(new_tokens, skip_special_tokens=True), first_norms
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2"])
+def test_batched_with_cache_equals_one_row_without(architecture: Architecture) -> None:
+    chat_model, splits = tiny_chat_model(architecture), tiny_splits()
+    probes = fit_scav_probes(chat_model, splits)
+    prompts = [p.text for p in splits.test.harmful]
+    assert len({len(p.split()) for p in prompts}) > 3, "the rows must differ in length"
+    rows = [
+        ScavRow(prompt, setting, budget)
+        for prompt in prompts[:6]
+        for setting in SETTINGS
+        for budget in (math.inf, 0.3)
+    ]
+    outputs = run_scav(chat_model, probes, rows, max_new_tokens=TOKENS, batch_size=17)
+    direct = generate(chat_model, prompts, max_new_tokens=TOKENS)
+    for row, output in zip(rows, outputs, strict=True):
+        text, norms = plain_scav(chat_model, probes, row)
+        assert output.text == text, row
+        assert output.last_shift == pytest.approx(norms, rel=1e-4, abs=1e-5)
+    moved = sum(
+        o.text != direct[prompts.index(r.prompt)] for r, o in zip(rows, outputs, strict=True)
+    )
+    assert moved > len(rows) / 4, "an attack that changes nothing tests nothing"
+
+
+@pytest.mark.parametrize("p0", [1e-2, 1e-4, 1e-9])
+def test_the_shift_reaches_p0(p0: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    states, weight = (torch.randn(50, 64, generator=generator).double() for _ in range(2))
+    bias = torch.randn(50, generator=generator).double()
+    target = torch.full((50,), logit(p0), dtype=torch.float64)
+    before = torch.sigmoid((states * weight).sum(-1) + bias)
+    distance = minimal_shift(states, weight, bias, target)
+    moved = states - distance.unsqueeze(-1) * weight / weight.norm(dim=-1, keepdim=True)
+    after = torch.sigmoid((moved * weight).sum(-1) + bias)
+    above = before > p0
+    assert above.any() and (~above).any()
+    torch.testing.assert_close(after[above], torch.full_like(after[above], p0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(moved[~above], states[~above])
+
+
+def test_unshifted_rows_equal_plain_generation() -> None:
+    chat_model, splits = tiny_chat_model(), tiny_splits()
+    prompts = [p.text for p in splits.test.prompts][:20]
+    prefix = SharedPrefix.of(chat_model, prompts)
+    texts, passes = prefix.generate([*range(20), *range(20)], max_new_tokens=TOKENS)
+    assert texts == generate(chat_model, prompts, max_new_tokens=TOKENS) * 2
+    assert passes.max() <= TOKENS
+
+
+def test_budget_caps_every_shift_and_says_whether_it_did() -> None:
+    chat_model, splits = tiny_chat_model(), tiny_splits()
+    probes = fit_scav_probes(chat_model, splits)
+    prompts = [p.text for p in splits.test.harmful]
+    free = run_scav(
+        chat_model, probes, [ScavRow(p, SETTINGS[0]) for p in prompts], max_new_tokens=TOKENS
+    )
+    assert not any(o.some_cut or o.all_cut for o in free)
+    for budget in (0.05, 0.5, 50.0):
+        rows = [ScavRow(p, SETTINGS[0], budget) for p in prompts]
+        outputs = run_scav(chat_model, probes, rows, max_new_tokens=TOKENS)
+        for output, unlimited in zip(outputs, free, strict=True):
+            assert output.largest_relative_shift <= budget * (1 + 1e-9)
+            if not output.some_cut:
+                assert output == unlimited
+    assert not any(o.some_cut for o in outputs)
+
+
+def test_a_smaller_p0_changes_nothing_where_every_shift_was_cut() -> None:
+    chat_model, splits = tiny_chat_model(), tiny_splits()
+    probes = fit_scav_probes(chat_model, splits)
+    prompts = [p.text for p in splits.test.harmful]
+
+    def run(p0: float):
+        setting = ScavSetting("last_prompt_token", p0, True, (2, 3))
+        rows = [ScavRow(p, setting, 0.01) for p in prompts]
+        return run_scav(chat_model, probes, rows, max_new_tokens=TOKENS)
+
+    pairs = list(zip(run(1e-2), run(1e-9), strict=True))
+    assert any(easy.all_cut for easy, _ in pairs)
+    assert all(easy.text == hard.text for easy, hard in pairs if easy.all_cut)
+
+
+def test_weights_and_hooks_are_as_before_even_after_a_failure() -> None:
+    chat_model, splits = tiny_chat_model(), tiny_splits()
+    probes = fit_scav_probes(chat_model, splits)
+    before = {name: p.clone() for name, p in chat_model.model.named_parameters()}
+    rows = [ScavRow(p.text, SETTINGS[0]) for p in splits.test.harmful]
+    run_scav(chat_model, probes, rows, max_new_tokens=3)
+
+    def failing(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_scav(chat_model, probes, rows, max_new_tokens=3, progress=failing)
+    misfit = LinearProbe(torch.ones(7), 0.0)
+    broken = ScavProbes(
+        raw=probes.raw[:2],
+        scale_free=[*probes.scale_free[:2], misfit, *probes.scale_free[3:]],
+        raw_accuracy=probes.raw_accuracy,
+        scale_free_accuracy=probes.scale_free_accuracy,
+        mean_norm=probes.mean_norm,
+    )
+    with pytest.raises((RuntimeError, IndexError)):
+        run_scav(chat_model, broken, rows, max_new_tokens=3)
+    assert all(not m._forward_hooks for m in chat_model.model.modules())
+    assert all(torch.equal(p, before[n]) for n, p in chat_model.model.named_parameters())
+
+
+def test_no_layer_above_p1_is_said() -> None:
+    chat_model, splits = tiny_chat_model(), tiny_splits()
+    attack = Scav(p1=0.999999)
+    probes = attack.fit(chat_model, splits)
+    assert attack.setting(probes) is None
+    with pytest.raises(UserError, match=r"no layer.*p1=0.999999"):
+        attack.attack(chat_model, probes, ["w1"], max_new_tokens=2)
+
+
+@pytest.mark.parametrize("wrong", [{"p0": 0.0}, {"p1": 1.5}, {"positions": "all"}])
+def test_values_out_of_range_are_refused(wrong: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        Scav(**wrong)
