@@ -1,0 +1,1 @@
+"""Judges: what became of one prompt, told from the model's output."""
