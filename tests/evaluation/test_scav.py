@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -13,9 +14,14 @@ from es2_lightning.backbone.probes import LinearProbe
 from es2_lightning.backbone.shared_prefix import SharedPrefix
 from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
-from es2_lightning.evaluation.attacks.scav import Scav, ScavRow, run_scav
+from es2_lightning.evaluation.attacks.scav import Scav, ScavOutput, ScavRow, run_scav
 from es2_lightning.evaluation.attacks.scav_probes import ScavProbes, fit_scav_probes
-from es2_lightning.evaluation.attacks.scav_shift import ScavSetting, logit, minimal_shift
+from es2_lightning.evaluation.attacks.scav_shift import (
+    Positions,
+    ScavSetting,
+    distance_to_target,
+    logit,
+)
 
 from .tiny_models import Architecture, tiny_chat_model, tiny_splits
 
@@ -109,7 +115,7 @@ def test_the_shift_reaches_p0(p0: float) -> None:
     bias = torch.randn(50, generator=generator).double()
     target = torch.full((50,), logit(p0), dtype=torch.float64)
     before = torch.sigmoid((states * weight).sum(-1) + bias)
-    distance = minimal_shift(states, weight, bias, target)
+    distance = distance_to_target(states, weight, bias, target).clamp(min=0)
     moved = states - distance.unsqueeze(-1) * weight / weight.norm(dim=-1, keepdim=True)
     after = torch.sigmoid((moved * weight).sum(-1) + bias)
     above = before > p0
@@ -134,30 +140,40 @@ def test_budget_caps_every_shift_and_says_whether_it_did() -> None:
     free = run_scav(
         chat_model, probes, [ScavRow(p, SETTINGS[0]) for p in prompts], max_new_tokens=TOKENS
     )
-    assert not any(o.some_cut or o.all_cut for o in free)
+    assert not any(o.cut for o in free)
     for budget in (0.05, 0.5, 50.0):
         rows = [ScavRow(p, SETTINGS[0], budget) for p in prompts]
         outputs = run_scav(chat_model, probes, rows, max_new_tokens=TOKENS)
         for output, unlimited in zip(outputs, free, strict=True):
             assert output.largest_relative_shift <= budget * (1 + 1e-9)
-            if not output.some_cut:
+            if not output.cut:
                 assert output == unlimited
-    assert not any(o.some_cut for o in outputs)
+    assert not any(o.cut for o in outputs)
 
 
-def test_a_smaller_p0_changes_nothing_where_every_shift_was_cut() -> None:
+def test_same_logits_says_which_other_p0_change_nothing() -> None:
     chat_model, splits = tiny_chat_model(), tiny_splits()
     probes = fit_scav_probes(chat_model, splits)
-    prompts = [p.text for p in splits.test.harmful]
+    prompts = [p.text for p in splits.test.prompts]
+    every_p0 = (0.4, 1e-1, 1e-2, 1e-4, 1e-9)
 
-    def run(p0: float):
-        setting = ScavSetting("last_prompt_token", p0, True, (2, 3))
-        rows = [ScavRow(p, setting, 0.01) for p in prompts]
+    def run(p0: float, positions: Positions, budget: float) -> list[ScavOutput]:
+        setting = ScavSetting(positions, p0, True, (2, 3))
+        rows = [ScavRow(p, setting, budget) for p in prompts]
         return run_scav(chat_model, probes, rows, max_new_tokens=TOKENS)
 
-    pairs = list(zip(run(1e-2), run(1e-9), strict=True))
-    assert any(easy.all_cut for easy, _ in pairs)
-    assert all(easy.text == hard.text for easy, hard in pairs if easy.all_cut)
+    spared = 0
+    for positions, budget in (("last_prompt_token", 0.1), ("every_token", 0.02)):
+        by_p0 = {p0: run(p0, positions, budget) for p0 in every_p0}
+        for i in range(len(prompts)):
+            for made, other in itertools.permutations(every_p0, 2):
+                low, high = by_p0[made][i].same_logits
+                assert low <= logit(made) <= high
+                if low <= logit(other) <= high:
+                    spared += 1
+                    assert by_p0[made][i].text == by_p0[other][i].text
+                    assert by_p0[made][i].last_shift == pytest.approx(by_p0[other][i].last_shift)
+    assert spared > 20
 
 
 def test_weights_and_hooks_are_as_before_even_after_a_failure() -> None:

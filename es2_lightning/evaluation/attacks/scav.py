@@ -45,16 +45,16 @@ class ScavOutput:
         last_shift: Shift norms at the prompt's last token, in the states' own unit.
         longest_shift: The longest shift norm over all tokens.
         relative_shift: `longest_shift` over that layer's mean state norm.
-        some_cut: Whether the budget cut any shift short; if not, no larger budget changes the row.
-        all_cut: Whether it cut every shift; if so, no smaller P0 changes the row.
+        cut: Whether the budget cut any shift short; if not, no larger budget changes the row.
+        same_logits: Any P0 whose logit is in this range would have given the same row.
     """
 
     text: str
     last_shift: tuple[float, ...]
     longest_shift: tuple[float, ...]
     relative_shift: tuple[float, ...]
-    some_cut: bool
-    all_cut: bool
+    cut: bool
+    same_logits: tuple[float, float]
 
     @property
     def largest_relative_shift(self) -> float:
@@ -117,10 +117,11 @@ def _run_batch(
         )
     record = shift.record(passes)
     relative = record.longest / torch.tensor(probes.mean_norm, dtype=torch.float64)
-    columns = (record.last, record.longest, relative, record.some_cut, record.all_cut)
+    same_logits = torch.stack([record.lowest_logit, record.highest_logit], dim=1)
+    columns = (record.last, record.longest, relative, record.cut, same_logits)
     return [
-        ScavOutput(text, tuple(last), tuple(longest), tuple(share), some_cut, all_cut)
-        for text, last, longest, share, some_cut, all_cut in zip(
+        ScavOutput(text, tuple(last), tuple(longest), tuple(share), cut, (same[0], same[1]))
+        for text, last, longest, share, cut, same in zip(
             texts, *(column.tolist() for column in columns), strict=True
         )
     ]

@@ -1,7 +1,7 @@
 """Many SCAV runs on the same prompts, none of which is made twice.
 
-Budgets and P0 overlap: a run that its budget did not cut short comes out the same at any larger
-budget, and one that was cut at every step comes out the same at any smaller P0.
+Configurations overlap: a run that its budget did not cut short comes out the same at any larger
+budget, and one that it cut short throughout comes out the same at any smaller P0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from es2_lightning.evaluation.attacks.scav import ScavOutput, ScavRow, run_scav
 from es2_lightning.evaluation.attacks.scav_probes import ScavProbes
-from es2_lightning.evaluation.attacks.scav_shift import ScavSetting
+from es2_lightning.evaluation.attacks.scav_shift import ScavSetting, logit
 from es2_lightning.evaluation.judges.judge import Judge
 from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import Progress, silent
@@ -77,7 +77,7 @@ class ScavCampaign:
         self._progress = progress
         self._made: dict[tuple[int, ScavSetting, float], Attempt] = {}
         self._uncut: dict[tuple[int, ScavSetting], Attempt] = {}
-        self._all_cut: dict[tuple[object, ...], Attempt] = {}
+        self._at_some_p0: dict[tuple[object, ...], list[Attempt]] = {}
 
     def run(
         self,
@@ -113,8 +113,11 @@ class ScavCampaign:
         uncut = self._uncut.get((prompt, setting))
         if uncut is not None and uncut.output.largest_relative_shift <= budget:
             return uncut
-        cut = self._all_cut.get(_without_p0(prompt, setting, budget))
-        return cut if cut is not None and setting.p0 <= cut.setting.p0 else None
+        for attempt in self._at_some_p0.get(_without_p0(prompt, setting, budget), ()):
+            low, high = attempt.output.same_logits
+            if low <= logit(setting.p0) <= high:
+                return attempt
+        return None
 
     def recover(
         self,
@@ -144,12 +147,9 @@ class ScavCampaign:
         i, setting, budget = attempt.prompt, attempt.setting, attempt.budget
         self.attempts.append(attempt)
         self._made[i, setting, budget] = attempt
-        if not attempt.output.some_cut:
+        if not attempt.output.cut:
             self._uncut[i, setting] = attempt
-        if attempt.output.all_cut:
-            key = _without_p0(i, setting, budget)
-            if key not in self._all_cut or setting.p0 > self._all_cut[key].setting.p0:
-                self._all_cut[key] = attempt
+        self._at_some_p0.setdefault(_without_p0(i, setting, budget), []).append(attempt)
 
 
 def _without_p0(prompt: int, setting: ScavSetting, budget: float) -> tuple[object, ...]:

@@ -23,18 +23,19 @@ def logit(p: float) -> float:
     return log(p) - log(1 - p)
 
 
-def minimal_shift(
+def distance_to_target(
     states_BD: Tensor, weight_BD: Tensor, bias_B: Tensor, target_logit_B: Tensor
 ) -> Tensor:
     """How far each state must go against its probe's unit direction to reach the target logit.
 
-    Float64 in, float64 out.
+    Where it is above 0 it is the length of SCAV's minimal shift; elsewhere the probe is at or below
+    its target already and SCAV does nothing. Float64 in, float64 out.
 
     Returns:
-        (B,), in the states' own unit; 0 where the probe is at or below its target already.
+        (B,), in the states' own unit.
     """
     logit_B = (states_BD * weight_BD).sum(-1) + bias_B
-    return ((logit_B - target_logit_B) / weight_BD.norm(dim=-1)).clamp(min=0)
+    return (logit_B - target_logit_B) / weight_BD.norm(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ class BatchShift:
         device: torch.device,
     ) -> None:
         self._probes = probes
-        self._size = len(settings)
         self._layers = sorted({layer for s in settings for layer in s.layers})
-        self._needed: dict[int, list[Tensor]] = {layer: [] for layer in self._layers}
+        self._distance: dict[int, list[Tensor]] = {layer: [] for layer in self._layers}
+        self._slope: dict[int, Tensor] = {}
 
         self._target = torch.tensor(
             [logit(s.p0) for s in settings], dtype=torch.float64, device=device
@@ -106,17 +107,19 @@ class BatchShift:
         weight = torch.stack([p.weight for p in pair]).double().to(device)[self._features]
         bias = torch.tensor([p.bias for p in pair], dtype=torch.float64, device=device)
         bias = bias[self._features]
-        direction = weight / weight.norm(dim=-1, keepdim=True)
+        self._slope[layer] = weight.norm(dim=-1)
+        direction = weight / self._slope[layer].unsqueeze(-1)
         limit, active = self.limit(layer), self._active[layer]
 
         def shift(hidden: Tensor) -> Tensor:
             assert hidden.shape[1] == 1, "SCAV's generation sees one position a row"
             states = hidden[:, 0].double()
-            first = not self._needed[layer]
+            first = not self._distance[layer]
             acting = active if first else active & self._every_token
-            needed = minimal_shift(states, weight, bias, self._target) * acting
-            self._needed[layer].append(needed)
-            moved = states - direction * needed.clamp(max=limit).unsqueeze(-1)
+            distance = distance_to_target(states, weight, bias, self._target)
+            self._distance[layer].append(distance)
+            length = distance.clamp(min=0).minimum(limit) * acting
+            moved = states - direction * length.unsqueeze(-1)
             return moved.to(hidden.dtype).unsqueeze(1)
 
         return shift
@@ -127,24 +130,32 @@ class BatchShift:
 
     def record(self, passes: Tensor) -> ShiftRecord:
         """What was done to each row in its own passes (B,), before it ended."""
-        depth, rows = len(self._probes.raw), self._size
+        depth, rows = len(self._probes.raw), len(self._target)
         last = torch.zeros(rows, depth, dtype=torch.float64)
         longest = torch.zeros(rows, depth, dtype=torch.float64)
-        some_cut = torch.zeros(rows, dtype=torch.bool)
-        all_cut = torch.ones(rows, dtype=torch.bool)
+        cut = torch.zeros(rows, dtype=torch.bool)
+        room_below = torch.full((rows,), inf, dtype=torch.float64)
+        room_above = torch.full((rows,), inf, dtype=torch.float64)
+        every_token = self._every_token.cpu()
         for layer in self._layers:
-            needed = torch.stack(self._needed[layer]).cpu()  # (S, B)
-            limit = self.limit(layer).cpu()
-            step = torch.arange(len(needed)).unsqueeze(1)
-            own = (step < passes) & self._active[layer].cpu()
-            acted = own & ((step == 0) | self._every_token.cpu())
-            done = (needed * own).clamp(max=limit)
-            last[:, layer - 1] = done[0]
-            longest[:, layer - 1] = done.max(0).values
-            some_cut |= (acted & (needed > limit)).any(0)
-            all_cut &= (~acted | (needed >= limit)).all(0)
-        all_cut &= self._budget.cpu() < inf
-        return ShiftRecord(last, longest, some_cut, all_cut)
+            distance = torch.stack(self._distance[layer]).cpu()  # (S, B)
+            limit, slope = self.limit(layer).cpu(), self._slope[layer].cpu()
+            step = torch.arange(len(distance)).unsqueeze(1)
+            acted = (step < passes) & self._active[layer].cpu() & ((step == 0) | every_token)
+            length = distance.clamp(min=0).minimum(limit) * acted
+            last[:, layer - 1] = length[0]
+            longest[:, layer - 1] = length.amax(0)
+            cut |= (acted & (distance > limit)).any(0)
+            # Another target logit t' puts the distance at distance + (t - t') / slope. The shift
+            # stays as it is while that is still beyond the limit, or still not above 0.
+            at_limit, at_rest = distance >= limit, distance <= 0
+            below = torch.where(at_limit, inf, torch.where(at_rest, -distance, 0.0))
+            above = torch.where(at_rest, inf, torch.where(at_limit, distance - limit, 0.0))
+            for room, found in ((room_below, below), (room_above, above)):
+                found = torch.where(acted, found * slope, inf).amin(0)
+                torch.minimum(room, found, out=room)
+        target = self._target.cpu()
+        return ShiftRecord(last, longest, cut, target - room_below, target + room_above)
 
 
 @dataclass(frozen=True)
@@ -154,11 +165,13 @@ class ShiftRecord:
     Attributes:
         last: (B, L) shift norms at the prompt's last token.
         longest: (B, L) the longest shift norm over the row's tokens.
-        some_cut: (B,) whether the budget cut any shift short.
-        all_cut: (B,) whether it cut every one: a smaller P0 would then change nothing.
+        cut: (B,) whether the budget cut any shift short.
+        lowest_logit: (B,) down to which target logit the row would have come out the same.
+        highest_logit: (B,) up to which.
     """
 
     last: Tensor
     longest: Tensor
-    some_cut: Tensor
-    all_cut: Tensor
+    cut: Tensor
+    lowest_logit: Tensor
+    highest_logit: Tensor
