@@ -1,0 +1,1 @@
+"""Composing, checking and saving the config of a command."""

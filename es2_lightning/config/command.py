@@ -1,0 +1,188 @@
+"""Turns a function of a typed config into a command, with Hydra's own words and flags.
+
+    @command("train", schema=TrainConfig, check=check_layers)
+    def main(config: TrainConfig) -> None: ...
+
+    if __name__ == "__main__":
+        main()
+
+The primary config is `conf/train.yaml`, whose defaults list begins with `train_schema`: the
+schema under the name that `command` stores it by. Mistakes in the config are reported before
+anything runs, in one message without a traceback.
+
+Exit status: 0; 1 if the run or a job of a sweep failed; 2 for a mistake in the config; 130 if it
+was interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from es2_lightning.config import job
+from es2_lightning.config.checking import explain
+from es2_lightning.config.location import conf_dir
+from es2_lightning.config.precheck import Precheck
+from es2_lightning.config.run_folder import register_resolvers
+from es2_lightning.errors import UserError
+
+Config = TypeVar("Config")
+
+FAILED, MISTAKEN, INTERRUPTED = 1, 2, 130
+
+# A sweep's worker processes import this module, and need the resolvers too.
+register_resolvers(reserve=True)
+
+
+def command(
+    config_name: str,
+    *,
+    schema: type[Config] | None = None,
+    check: Callable[[Config], None] | None = None,
+    own_values: Mapping[str, str] | None = None,
+    conf: Path | None = None,
+) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
+    """Makes a function of a config a command.
+
+    Args:
+        config_name: the primary config, a file in `conf/`.
+        schema: the dataclass of the whole config. Its nested dataclasses are typed nodes; fields
+            of type `Any` or `dict[str, Any]` are free-form. Ranges stand in the fields' metadata
+            (`es2_lightning.ranges`). The function receives an instance of it; without a schema,
+            an OmegaConf DictConfig.
+        check: what the types and ranges cannot say, on the whole config; raises UserError.
+        own_values: for a config group, how a value of the user's own is written where they took
+            the group for the key, with `{value}` or `{list}` for it:
+            `{"layers": "layers=list layers.indices={list}"}`.
+        conf: the config folder; by default the package's.
+
+    Returns:
+        A decorator. What it makes runs the command line, or, called with a config, the function.
+    """
+    if schema is not None:
+        ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+
+    def decorate(main: Callable[[Config], None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(config: Config | None = None) -> None:
+            if config is not None:
+                main(config)
+                return
+            precheck = Precheck(
+                conf=conf or conf_dir(),
+                config_name=config_name,
+                schema=schema,
+                check=check,
+                own_values=own_values or {},
+            )
+            status = _run(main, precheck)
+            if status:
+                sys.exit(status)
+
+        return run
+
+    return decorate
+
+
+def _run(main: Callable[[Any], None], precheck: Precheck) -> int:
+    arguments = get_args_parser().parse_args()
+    looks = any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info))
+    if not (arguments.hydra_help or arguments.shell_completion or arguments.experimental_rerun):
+        register_resolvers(reserve=False)
+        try:
+            precheck(arguments)
+        except UserError as error:
+            _tell(str(error))
+            return MISTAKEN
+    register_resolvers(reserve=not looks)
+    failures: list[str] = []
+    task = _as_task(main, precheck, failures)
+    application = hydra.main(
+        config_path=str(precheck.conf), config_name=precheck.config_name, version_base="1.3"
+    )(task)
+    try:
+        with _hydra_raises():
+            application()
+    except KeyboardInterrupt:
+        _tell("Interrupted.")
+        return INTERRUPTED
+    except Exception as error:
+        if looks and isinstance(error, OmegaConfBaseException):
+            _tell(explain(error))
+            return MISTAKEN
+        if not failures:
+            # Raised outside a job, or in a job of another process.
+            _tell_failure(error)
+            return FAILED
+    if len(failures) > 1 or (failures and arguments.multirun):
+        _tell("\n  ".join([f"{len(failures)} of the sweep's jobs failed:", *failures]))
+    return FAILED if failures else 0
+
+
+def _as_task(
+    main: Callable[[Any], None], precheck: Precheck, failures: list[str]
+) -> Callable[[DictConfig], None]:
+    """What Hydra calls with each job's config."""
+
+    @functools.wraps(main)
+    def task(config: DictConfig) -> None:
+        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            with job.composed(config):
+                # Once more: a sweeper may have chosen values that no check has seen.
+                main(precheck.typed(config))
+        except Exception as error:
+            name = f"Job {HydraConfig.get().job.num}" if in_sweep else "The run"
+            words = " ".join(HydraConfig.get().overrides.task)
+            failures.append(f"{name} ({words}): {_summary(error)}")
+            _tell_failure(error)
+            if in_sweep:
+                # Hydra marks the job as failed and goes on with the others.
+                raise
+
+    return task
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Has Hydra raise what a job raises, rather than print it its own way and exit."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _tell_failure(error: Exception) -> None:
+    if isinstance(error, UserError):
+        _tell(str(error))
+    else:
+        traceback.print_exception(error)
+
+
+def _summary(error: Exception) -> str:
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return text.splitlines()[0]
+
+
+def _tell(message: str) -> None:
+    sys.stdout.flush()
+    print(f"Error: {message}" if message != "Interrupted." else message, file=sys.stderr)

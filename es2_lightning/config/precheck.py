@@ -1,0 +1,221 @@
+"""Composes and checks what a command line asks for, before anything runs.
+
+Of a sweep by Hydra's basic sweeper, every job is composed and checked: a mistake in the last job
+shows before the first one has trained for a night.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from es2_lightning.config.checking import check_config, explain, to_object
+from es2_lightning.config.loading import config_loader
+from es2_lightning.config.overrides import ChoiceCheck, check_key, chooses, is_group, parse
+from es2_lightning.errors import UserError
+
+_BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+
+
+@dataclass(frozen=True)
+class Precheck:
+    """What a command accepts.
+
+    Attributes:
+        conf: the config folder.
+        config_name: the primary config in it.
+        schema: the dataclass of the whole config, or None where it is untyped.
+        check: called with the typed config; raises UserError.
+        own_values: see `ChoiceCheck`.
+    """
+
+    conf: Path
+    config_name: str
+    schema: type | None = None
+    check: Callable[[Any], None] | None = None
+    own_values: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, arguments: argparse.Namespace) -> None:
+        """Checks a command line, as parsed by Hydra's own parser.
+
+        Raises:
+            UserError: on the first mistake.
+        """
+        with config_loader(self.conf, arguments, task_name=self.config_name) as loader:
+            self._check_words(loader, arguments)
+
+    def typed(self, config: DictConfig) -> Any:
+        """Checks a composed config, without Hydra's node, and gives what the function receives.
+
+        Raises:
+            UserError: on the first mistake.
+        """
+        check_config(config)
+        received = config if self.schema is None else to_object(config)
+        if self.check is not None:
+            self.check(received)
+        return received
+
+    def _check_words(self, loader: ConfigLoaderImpl, arguments: argparse.Namespace) -> None:
+        name = arguments.config_name or self.config_name
+        words = list(arguments.overrides)
+        job = _JobCheck(self, loader, name, runs=not _only_looks(arguments))
+        parsed = parse(words, loader)
+        mode = GlobalHydra.instance().hydra.get_mode(name, words)  # type: ignore[union-attr]
+        if not (arguments.multirun or mode == RunMode.MULTIRUN):
+            _refuse_several_values(parsed)
+            job(words, number=None)
+            return
+        for number, job_words in enumerate(self._jobs(job, parsed)):
+            try:
+                job(job_words, number=number)
+            except UserError as error:
+                if number == 0:
+                    raise  # Most likely a mistake in all of them.
+                raise UserError(f"Job {number} of the sweep: {error}") from error
+
+    def _jobs(self, job: _JobCheck, parsed: Sequence[Override]) -> list[list[str]]:
+        """The words of each job of a sweep."""
+        hydra_words = [o.input_line or "" for o in parsed if o.is_hydra_override()]
+        of_tasks = [o for o in parsed if not o.is_hydra_override()]
+        master = job.master(parsed)
+        if master.hydra.sweeper._target_ != _BASIC_SWEEPER:
+            # What another sweeper will choose is its own affair; one job stands for all.
+            words = [next(_values(o), "") for o in of_tasks]
+            return [hydra_words + [word for word in words if word]]
+        params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        swept = parse(params, job.loader) + of_tasks
+        try:
+            (jobs,) = BasicSweeper.split_arguments(swept, None)
+        except HydraException as error:
+            raise UserError(explain(error)) from error
+        return [hydra_words + words for words in jobs]
+
+
+@dataclass
+class _JobCheck:
+    """Composes and checks the config of one job."""
+
+    what: Precheck
+    loader: ConfigLoaderImpl
+    name: str
+    runs: bool
+    bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+
+    def __call__(self, words: Sequence[str], *, number: int | None) -> None:
+        parsed = parse(words, self.loader)
+        for override in parsed:
+            self.check_word(override, parsed=parsed)
+        config = self.compose(words, RunMode.RUN, base=self._base(parsed))
+        self._provide_runtime(config, number)
+        hydra_free = _without_hydra(config)
+        if self.what.schema is not None and OmegaConf.get_type(hydra_free) is not self.what.schema:
+            raise UserError(
+                f"The config {self.name} is untyped, so mistakes in it would pass unseen. "
+                f"Accepted: a defaults list that begins with {self.what.config_name}_schema."
+            )
+        if self.runs:
+            self.what.typed(hydra_free)
+
+    def check_word(self, override: Override, *, parsed: Sequence[Override]) -> None:
+        """Checks the group and choice, or the key, of one override."""
+        words = [o.input_line or "" for o in parsed]
+        if chooses(self.loader, override):
+            ChoiceCheck(self.loader, self.name, words, self.what.own_values)(override)
+            self._check_not_twice(override)
+            return
+        hydra: Any = GlobalHydra.instance().hydra
+        check_key(self._base(parsed), override, hydra.list_all_config_groups())
+
+    def _check_not_twice(self, override: Override) -> None:
+        group = (override.get_key_element() or "").lstrip("+")
+        if override.is_add() and group in self._base([]).hydra.runtime.choices:
+            raise UserError(
+                f"{override.input_line}: {group} has a choice already. Accepted, in its place: "
+                f"{group}={override.get_value_element_as_str()}."
+            )
+
+    def master(self, parsed: Sequence[Override]) -> DictConfig:
+        """The config from which Hydra starts a sweep."""
+        kept = [o for o in parsed if o.is_hydra_override() or self._stays_in_base(o)]
+        for override in kept:
+            if not override.is_sweep_override():
+                self.check_word(override, parsed=kept)
+        return self.compose([o.input_line or "" for o in kept], RunMode.MULTIRUN)
+
+    def compose(
+        self, words: Sequence[str], mode: RunMode, *, base: DictConfig | None = None
+    ) -> DictConfig:
+        try:
+            return self.loader.load_configuration(self.name, list(words), mode)
+        except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+            raise UserError(explain(error, base)) from error
+
+    def _base(self, parsed: Sequence[Override]) -> DictConfig:
+        """The config without the overrides that set keys, for telling which keys there are."""
+        kept = tuple(o.input_line or "" for o in parsed if self._stays_in_base(o))
+        if kept not in self.bases:
+            for override in parse(kept):
+                if is_group(self.loader, override.key_or_group):
+                    ChoiceCheck(self.loader, self.name, kept, self.what.own_values)(override)
+            self.bases[kept] = self.compose(kept, RunMode.MULTIRUN)
+        return self.bases[kept]
+
+    def _stays_in_base(self, override: Override) -> bool:
+        if override.is_sweep_override():
+            return False
+        return chooses(self.loader, override) or override.key_or_group == "hydra.searchpath"
+
+    def _provide_runtime(self, config: DictConfig, number: int | None) -> None:
+        """Gives Hydra's node what a running job has, for interpolations that ask for it."""
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.job.num = config.hydra.job.id = number or 0
+            try:
+                folder = config.hydra.run.dir if number is None else config.hydra.sweep.dir
+            except OmegaConfBaseException as error:
+                raise UserError(explain(error)) from error
+            config.hydra.runtime.output_dir = str(Path(folder).absolute())
+        HydraConfig.instance().set_config(config)
+
+
+def _values(override: Override) -> Iterator[str]:
+    """The override as it reads in each job; none for a continuous sweep."""
+    if not override.is_sweep_override():
+        yield override.input_line or ""
+    elif override.is_discrete_sweep():
+        for value in override.sweep_string_iterator():
+            yield f"{override.get_key_element()}={value}"
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    copy = config.copy()
+    with read_write(copy), open_dict(copy):
+        del copy["hydra"]
+    return copy
+
+
+def _only_looks(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.help or arguments.cfg or arguments.info)
+
+
+def _refuse_several_values(parsed: Sequence[Override]) -> None:
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UserError(
+                f"{override.input_line} holds several values. Accepted: one value; with -m, a "
+                "sweep over them; in brackets, as in key=[1,2], a list."
+            )

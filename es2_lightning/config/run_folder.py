@@ -1,0 +1,91 @@
+"""Where a run writes, decided once: a new folder, or the one whose checkpoint is resumed.
+
+As OmegaConf resolvers, cached so that every reading of a config gives the same folder:
+
+    hydra:
+      run: {dir: "${run_folder:${ckpt_path}}"}
+      sweep: {dir: "${sweep_folder:}"}
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from es2_lightning.errors import UserError
+
+ROOT = Path("outputs")
+"""Below the folder in which the command is started."""
+LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
+TIMESTAMP = "%Y-%m-%d_%H-%M-%S"
+
+
+def run_folder(ckpt_path: str | None = None, *, root: Path = ROOT, reserve: bool = True) -> Path:
+    """The folder of a single run.
+
+    Args:
+        ckpt_path: `last` resumes: the folder is that of the run that saved a `last.ckpt` latest.
+        root: holds the runs' folders.
+        reserve: make the new folder; otherwise only say which it would be.
+
+    Raises:
+        UserError: `last` is asked for and no run has a last checkpoint.
+    """
+    return newest_run(root) if ckpt_path == "last" else new_folder(root, reserve=reserve)
+
+
+def newest_run(root: Path = ROOT) -> Path:
+    """The folder below `root` whose last checkpoint is the newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    checkpoints = [path for path in root.glob(f"*/{LAST_CHECKPOINT}") if path.exists()]
+    if not checkpoints:
+        raise UserError(
+            "ckpt_path=last: there is no run to resume. Looked for "
+            f"{root.resolve()}/*/{LAST_CHECKPOINT}. Accepted: ckpt_path=last with "
+            "hydra.run.dir=<the run's folder>, or ckpt_path=<a checkpoint file>."
+        )
+    newest = max(checkpoints, key=lambda path: path.stat().st_mtime)
+    return newest.parents[len(LAST_CHECKPOINT.parts) - 1]
+
+
+def new_folder(root: Path, *, reserve: bool = True) -> Path:
+    """A folder named for the time, below `root`, that did not exist before."""
+    stamp = datetime.now().strftime(TIMESTAMP)
+    number = 1
+    while True:
+        folder = root / (stamp if number == 1 else f"{stamp}_{number}")
+        number += 1
+        if not reserve:
+            if not folder.exists():
+                return folder
+            continue
+        try:
+            # Making it is what reserves it: two runs may start in the same second.
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+
+
+def register_resolvers(*, reserve: bool) -> None:
+    """Registers `run_folder` and `sweep_folder`.
+
+    With `reserve=False` they make nothing: for looking at a config without running it.
+    """
+    OmegaConf.register_new_resolver(
+        "run_folder",
+        lambda ckpt_path=None: str(run_folder(ckpt_path, reserve=reserve)),
+        use_cache=True,
+        replace=True,
+    )
+    OmegaConf.register_new_resolver(
+        "sweep_folder",
+        lambda: str(new_folder(ROOT / "sweeps", reserve=reserve)),
+        use_cache=True,
+        replace=True,
+    )
