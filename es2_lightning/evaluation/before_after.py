@@ -109,6 +109,9 @@ class BeforeAfter:
         Raises:
             UserError: A split lacks harmful or harmless prompts.
         """
+        # What is missing is said before anything long is done.
+        for name in ("train", "validation", "test"):
+            contrast(getattr(splits, name), name)
         tokens = self._response_limit(chat_model, splits)
         with eval_mode(chat_model.model):
             direct, generations = self._direct(chat_model, splits.test, tokens, progress)

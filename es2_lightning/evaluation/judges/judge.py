@@ -17,5 +17,5 @@ class Judge(Protocol):
 
 
 def judge_name(judge: Judge) -> str:
-    """The judge's id in the results: its `name`, else its class's."""
-    return str(getattr(judge, "name", type(judge).__name__))
+    """The judge's id in the results: its `name`, else its function's or class's."""
+    return str(getattr(judge, "name", None) or getattr(judge, "__name__", type(judge).__name__))
