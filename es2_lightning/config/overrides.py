@@ -111,7 +111,8 @@ class ChoiceCheck:
 
     def _message(self, override: Override, group: str, wrong: Any, choices: list[str]) -> str:
         text = override.get_value_element_as_str()
-        near = did_you_mean(str(wrong), choices)
+        # A path or a Hub id is no slip of the keyboard, however near to a choice.
+        near = "" if "/" in text else did_you_mean(str(wrong), choices)
         message = f"{group}={text}: {group} has no choice {wrong or 'without a name'}.{near}"
         if group in self.own_values and text and not near:
             in_brackets = text if text.startswith("[") else f"[{text}]"
