@@ -1,4 +1,4 @@
-"""Checks the words on the command line before Hydra composes them.
+"""Reads the words on the command line, and checks the keys that they set.
 
 Hydra's own messages name the mistake in its own terms, and for an unknown key they advise `+key`,
 which sets it where nobody reads it.
@@ -6,12 +6,11 @@ which sets it where nobody reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -48,84 +47,6 @@ def _syntax_message(word: str, error: HydraException) -> str:
         f"'{word}' cannot be read ({reason}). Accepted: key=value; a value with spaces, commas, "
         "brackets, quotes, or a = in it stands in quotes: 'key=\"the value\"'."
     )
-
-
-def is_group(loader: ConfigLoaderImpl, name: str) -> bool:
-    """Whether `name` is a config group, that is, a folder with choices."""
-    return bool(loader.get_group_options(name, None))
-
-
-def chooses(loader: ConfigLoaderImpl, override: Override) -> bool:
-    """Whether the override selects a choice of a config group, rather than sets a key."""
-    if override.is_sweep_override():
-        return is_group(loader, override.key_or_group)
-    return not isinstance(override.value(), dict) and is_group(loader, override.key_or_group)
-
-
-@dataclass(frozen=True)
-class ChoiceCheck:
-    """Checks the choices of config groups.
-
-    Attributes:
-        own_values: for a group, how a value that is no choice is written instead, with `{value}`
-            for the value or `{list}` for the value in brackets:
-            `{"layers": "layers=list layers.indices={list}"}`.
-    """
-
-    loader: ConfigLoaderImpl
-    config_name: str
-    words: Sequence[str]
-    own_values: Mapping[str, str] = field(default_factory=dict)
-
-    def __call__(self, override: Override) -> None:
-        """Raises UserError where the choice is not there."""
-        if override.is_delete():
-            return
-        group, value = override.key_or_group, override.value()
-        if value is None and not override.is_add():
-            raise UserError(
-                f"{group}=null is not accepted. To leave a group out: ~{group}. "
-                f"Choices of {group}: {listed(self._choices(group))}."
-            )
-        choices = self._choices(group)
-        chosen = value if isinstance(value, list) else [value]
-        wrong = [item for item in chosen if not self._is_choice(group, item, choices)]
-        if wrong:
-            raise UserError(self._message(override, group, wrong[0], choices))
-
-    def _is_choice(self, group: str, item: Any, choices: list[str]) -> bool:
-        if not isinstance(item, str):
-            return False
-        name = item.removesuffix(".yaml")
-        folder, _, leaf = name.rpartition("/")
-        if folder and not folder.startswith(("/", ".")):
-            return leaf in self._choices(f"{group}/{folder}")
-        return name in choices
-
-    def _choices(self, group: str) -> list[str]:
-        return list(
-            self.loader.get_group_options(
-                group, ObjectType.CONFIG, self.config_name, _search_path_only(self.words)
-            )
-        )
-
-    def _message(self, override: Override, group: str, wrong: Any, choices: list[str]) -> str:
-        text = override.get_value_element_as_str()
-        # A path or a Hub id is no slip of the keyboard, however near to a choice.
-        near = "" if "/" in text else did_you_mean(str(wrong), choices)
-        message = f"{group}={text}: {group} has no choice {wrong or 'without a name'}.{near}"
-        if group in self.own_values and text and not near:
-            in_brackets = text if text.startswith("[") else f"[{text}]"
-            own = self.own_values[group].format(value=text, list=in_brackets)
-            message += f" For a value of your own: {own}."
-        message += f" Choices of {group}: {listed(choices)}."
-        if group in ("hydra/launcher", "hydra/sweeper"):
-            message += " More come with pip install 'es2-lightning[sweeps]'."
-        return message
-
-
-def _search_path_only(words: Sequence[str]) -> list[str]:
-    return [word for word in words if word.lstrip("+").startswith("hydra.searchpath=")]
 
 
 def check_key(base: DictConfig, override: Override, groups: Sequence[str]) -> None:

@@ -24,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from es2_lightning.config.checking import check_config, explain, to_object
+from es2_lightning.config.groups import ChoiceCheck, Groups
 from es2_lightning.config.loading import config_loader
-from es2_lightning.config.overrides import ChoiceCheck, check_key, chooses, is_group, parse
+from es2_lightning.config.overrides import check_key, parse
 from es2_lightning.errors import UserError
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
@@ -73,7 +74,8 @@ class Precheck:
     def _check_words(self, loader: ConfigLoaderImpl, arguments: argparse.Namespace) -> None:
         name = arguments.config_name or self.config_name
         words = list(arguments.overrides)
-        job = _JobCheck(self, loader, name, runs=not _only_looks(arguments))
+        groups = self._groups(loader, name, words)
+        job = _JobCheck(self, loader, name, groups, runs=not _only_looks(arguments))
         parsed = parse(words, loader)
         mode = GlobalHydra.instance().hydra.get_mode(name, words)  # type: ignore[union-attr]
         if not (arguments.multirun or mode == RunMode.MULTIRUN):
@@ -87,6 +89,13 @@ class Precheck:
                 if number == 0:
                     raise  # Most likely a mistake in all of them.
                 raise UserError(f"Job {number} of the sweep: {error}") from error
+
+    def _groups(self, loader: ConfigLoaderImpl, name: str, words: Sequence[str]) -> Groups:
+        parse(words)
+        try:
+            return Groups(loader, name, words)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError(explain(error)) from error
 
     def _jobs(self, job: _JobCheck, parsed: Sequence[Override]) -> list[list[str]]:
         """The words of each job of a sweep."""
@@ -113,6 +122,7 @@ class _JobCheck:
     what: Precheck
     loader: ConfigLoaderImpl
     name: str
+    groups: Groups
     runs: bool
     bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
@@ -133,21 +143,14 @@ class _JobCheck:
 
     def check_word(self, override: Override, *, parsed: Sequence[Override]) -> None:
         """Checks the group and choice, or the key, of one override."""
-        words = [o.input_line or "" for o in parsed]
-        if chooses(self.loader, override):
-            ChoiceCheck(self.loader, self.name, words, self.what.own_values)(override)
-            self._check_not_twice(override)
+        if self.groups.chosen_by(override):
+            self._check_choice(override)
             return
-        hydra: Any = GlobalHydra.instance().hydra
-        check_key(self._base(parsed), override, hydra.list_all_config_groups())
+        check_key(self._base(parsed), override, self.groups.names)
 
-    def _check_not_twice(self, override: Override) -> None:
-        group = (override.get_key_element() or "").lstrip("+")
-        if override.is_add() and group in self._base([]).hydra.runtime.choices:
-            raise UserError(
-                f"{override.input_line}: {group} has a choice already. Accepted, in its place: "
-                f"{group}={override.get_value_element_as_str()}."
-            )
+    def _check_choice(self, override: Override) -> None:
+        selected = self._base([]).hydra.runtime.choices if override.is_add() else {}
+        ChoiceCheck(self.groups, self.what.own_values)(override, selected=selected)
 
     def master(self, parsed: Sequence[Override]) -> DictConfig:
         """The config from which Hydra starts a sweep."""
@@ -170,15 +173,15 @@ class _JobCheck:
         kept = tuple(o.input_line or "" for o in parsed if self._stays_in_base(o))
         if kept not in self.bases:
             for override in parse(kept):
-                if is_group(self.loader, override.key_or_group):
-                    ChoiceCheck(self.loader, self.name, kept, self.what.own_values)(override)
+                if self.groups.chosen_by(override):
+                    self._check_choice(override)
             self.bases[kept] = self.compose(kept, RunMode.MULTIRUN)
         return self.bases[kept]
 
     def _stays_in_base(self, override: Override) -> bool:
         if override.is_sweep_override():
             return False
-        return chooses(self.loader, override) or override.key_or_group == "hydra.searchpath"
+        return self.groups.chosen_by(override) or override.key_or_group == "hydra.searchpath"
 
     def _provide_runtime(self, config: DictConfig, number: int | None) -> None:
         """Gives Hydra's node what a running job has, for interpolations that ask for it."""

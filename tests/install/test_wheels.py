@@ -64,7 +64,6 @@ def test_an_editable_wheel_holds_no_copy(checkout: Path, tmp_path: Path) -> None
     assert {n for n in _built(wheels) if ".dist-info/" not in n} == {"_es2_lightning.pth"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("editable", [True, False], ids=["editable", "wheel"])
 def test_the_command_runs_from_any_folder(editable: bool, checkout: Path, tmp_path: Path) -> None:
     python = _environment(tmp_path / "venv")
