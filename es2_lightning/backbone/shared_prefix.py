@@ -6,13 +6,14 @@ that stands before it is the same in every run.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from es2_lightning.backbone.preallocated_cache import select_rows
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.chat_model import ChatModel
@@ -66,12 +67,10 @@ class SharedPrefix:
         """
         model, tokenizer = self.chat_model.model, self.chat_model.tokenizer
         index = torch.tensor(rows, device=self.input_ids.device)
-        cache = copy.deepcopy(self.cache)
-        cache.batch_select_indices(index)
         sequences = model.generate(
             input_ids=self.input_ids[index],
             attention_mask=self.attention_mask[index],
-            past_key_values=cache,
+            past_key_values=select_rows(self.cache, index, room=max_new_tokens),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,

@@ -280,6 +280,5 @@ def _record(attempt: Attempt, prompt: Prompt, split: str) -> dict[str, Any]:
         "layers": list(setting.layers),
         "budget": attempt.budget,
         "last_shift": [float(f"{norm:.4g}") for norm in output.last_shift],
-        "longest_shift": [float(f"{norm:.4g}") for norm in output.longest_shift],
         "relative_shift": [float(f"{norm:.4g}") for norm in output.relative_shift],
     }

@@ -57,7 +57,7 @@ def tiny_chat_model(architecture: Architecture = "llama", *, seed: int = 0) -> C
         case "qwen2":
             model = Qwen2ForCausalLM(Qwen2Config(**shape))
         case "gemma2":
-            config = Gemma2Config(**shape, head_dim=8, query_pre_attn_scalar=8)
+            config = Gemma2Config(**shape, head_dim=8, query_pre_attn_scalar=8, sliding_window=6)
             model = Gemma2ForCausalLM(config)
     return ChatModel(model.eval(), tokenizer, ChatRenderer(tokenizer, max_length=128))
 
