@@ -89,7 +89,11 @@ def command(
                 check=check,
                 own_values=own_values or {},
             )
-            status = _run(main, precheck)
+            try:
+                status = _run(main, precheck)
+            except KeyboardInterrupt:
+                print("Interrupted.", file=sys.stderr)
+                status = INTERRUPTED
             if status:
                 sys.exit(status)
 
@@ -117,9 +121,6 @@ def _run(main: Callable[[Any], None], precheck: Precheck) -> int:
     try:
         with _hydra_raises():
             application()
-    except KeyboardInterrupt:
-        _tell("Interrupted.")
-        return INTERRUPTED
     except Exception as error:
         if looks and isinstance(error, OmegaConfBaseException):
             _tell(explain(error))
@@ -185,4 +186,4 @@ def _summary(error: Exception) -> str:
 
 def _tell(message: str) -> None:
     sys.stdout.flush()
-    print(f"Error: {message}" if message != "Interrupted." else message, file=sys.stderr)
+    print(f"Error: {message}", file=sys.stderr)

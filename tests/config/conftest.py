@@ -84,7 +84,7 @@ CONF = {
     "experiment/no_choice": """
         # @package _global_
         defaults:
-          - override /data: reall
+          - override /data: unreal
     """,
 }
 
