@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import MISSING
 
 from es2_lightning.config import job
@@ -70,6 +72,9 @@ def main(config: Toy) -> None:
     assert isinstance(config, Toy) and isinstance(config.loss, Loss)
     print(f"data={config.data} kl_weight={config.loss.kl_weight} lr={config.optimizer.lr}")
     print(f"choices={job.choices()} seed={config.seed}")
+    if HydraConfig.get().mode == RunMode.RUN:
+        # Lightning's launcher reads it again for the other ranks.
+        assert Path(HydraConfig.get().run.dir).absolute() == job.output_dir()
     if config.seed == 7:
         raise UserError("seed 7 is unlucky")
     if config.seed == 8:
