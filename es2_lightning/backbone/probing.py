@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from es2_lightning.backbone.chat_model import eval_mode
 from es2_lightning.backbone.hidden_states import last_token_states
 from es2_lightning.backbone.probes import LinearProbe, fit_probe
 from es2_lightning.errors import UserError
@@ -49,19 +50,23 @@ def probe_accuracy_by_layer(
     Raises:
         UserError: Too few prompts to fit on some and score on others.
     """
-    layers = range(1, chat_model.num_layers + 1)
-    groups = [last_token_states(chat_model, p, layers, batch_size=batch_size)
-              for p in (_some(harmful, "harmful"), _some(harmless, "harmless"))]  # fmt: skip
+
+    def states(prompts: Sequence[str], name: str) -> Tensor:
+        if not prompts:
+            raise UserError(f"no {name} prompts to probe with: at least one is needed")
+        layers = range(1, chat_model.num_layers + 1)
+        return last_token_states(chat_model, prompts, layers, batch_size=batch_size)
+
+    with eval_mode(chat_model.model):
+        groups = [states(harmful, "harmful"), states(harmless, "harmless")]
+        if held_out is not None:
+            scored = [
+                states(held_out[0], "held-out harmful"),
+                states(held_out[1], "held-out harmless"),
+            ]
     if held_out is None:
-        parts = [_hold_out(states, test_fraction, seed) for states in groups]
+        parts = [_hold_out(group, test_fraction, seed) for group in groups]
         groups, scored = [part[0] for part in parts], [part[1] for part in parts]
-    else:
-        scored = [
-            last_token_states(chat_model, _some(prompts, name), layers, batch_size=batch_size)
-            for prompts, name in zip(
-                held_out, ("held-out harmful", "held-out harmless"), strict=True
-            )
-        ]
     probes = fit_probes(groups[0], groups[1], scale_free=scale_free)
     return [probe.accuracy(scored[0][:, i], scored[1][:, i]) for i, probe in enumerate(probes)]
 
@@ -93,12 +98,6 @@ def emergence_layer(accuracies: Sequence[float], *, threshold: float = EMERGENCE
         "layer; lower the threshold, or choose the layers yourself "
         "(layers=list layers.indices=[…])"
     )
-
-
-def _some(prompts: Sequence[str], name: str) -> list[str]:
-    if not prompts:
-        raise UserError(f"no {name} prompts to probe with: at least one is needed")
-    return list(prompts)
 
 
 def _hold_out(states: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
