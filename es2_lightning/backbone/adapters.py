@@ -43,7 +43,7 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type,return-value]
+        return get_peft_model(model, config)
     except ValueError as error:
         names = sorted(
             {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if type(m) is nn.Linear}

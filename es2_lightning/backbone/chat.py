@@ -92,7 +92,7 @@ class ChatRenderer:
                 f"{self.max_length}: raise model.max_length or drop the prompt"
             )
         shape = (len(parts), length)
-        input_ids = torch.full(shape, int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
+        input_ids = torch.full(shape, int(self.tokenizer.pad_token_id))
         attention_mask = torch.zeros(shape, dtype=torch.long)
         response_mask = torch.zeros(shape, dtype=torch.bool)
         last = torch.empty(len(parts), dtype=torch.long)

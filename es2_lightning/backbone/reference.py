@@ -7,7 +7,7 @@ A reference is never in a checkpoint, never in train mode, never receives gradie
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -82,7 +82,10 @@ class CopyReference:
         yield self._copy
 
 
-REFERENCES = {"adapter": AdapterReference, "copy": CopyReference}
+REFERENCES: dict[str, Callable[[ChatModel], Reference]] = {
+    "adapter": AdapterReference,
+    "copy": CopyReference,
+}
 
 
 def make_reference(kind: str, chat_model: ChatModel) -> Reference:
@@ -103,7 +106,5 @@ def make_reference(kind: str, chat_model: ChatModel) -> Reference:
 @torch.no_grad()
 def forward_logits(model: Any, batch: TokenBatch) -> Tensor:
     """(B, T, V) of a plain forward pass, without gradients."""
-    output = model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    )
+    output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     return output.logits

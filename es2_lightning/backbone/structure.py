@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -44,18 +44,20 @@ def find_structure(model: nn.Module) -> DecoderStructure:
     Raises:
         UserError: The model has another shape.
     """
-    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    depth = num_layers(causal_lm.config)  # type: ignore[arg-type]
+    causal_lm: Any = model
+    if hasattr(model, "get_base_model"):
+        causal_lm = causal_lm.get_base_model()
+    depth = num_layers(causal_lm.config)
     for decoder in causal_lm.modules():
         children = list(decoder.children())
         blocks = [m for m in children if isinstance(m, nn.ModuleList) and len(m) == depth]
         norms = [m for m in children if "norm" in type(m).__name__.lower()]
         if len(blocks) == 1 and norms:
             return DecoderStructure(
-                embeddings=causal_lm.get_input_embeddings(),  # type: ignore[operator]
+                embeddings=causal_lm.get_input_embeddings(),
                 blocks=blocks[0],
                 final_norm=norms[-1],
-                head=causal_lm.get_output_embeddings(),  # type: ignore[operator]
+                head=causal_lm.get_output_embeddings(),
             )
     raise UserError(
         f"{type(causal_lm).__name__}: no module holds {depth} blocks and a final norm; "
