@@ -32,3 +32,8 @@ def _conf_dir(package: Path) -> Path:
 def _is_ours(pyproject: Path) -> bool:
     # Someone may install the package into the folder of a project with a conf/ of its own.
     return pyproject.is_file() and 'name = "es2-lightning"' in pyproject.read_text("utf-8")
+
+
+def package_path(relative: str) -> str:
+    """The absolute path of a file or folder inside the package, for `${package_path:…}`."""
+    return str(Path(__file__).resolve().parents[1] / relative)

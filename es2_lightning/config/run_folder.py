@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from es2_lightning.config.location import package_path
 from es2_lightning.errors import UserError
 
 ROOT = Path("outputs")
@@ -73,7 +74,7 @@ def new_folder(root: Path, *, reserve: bool = True) -> Path:
 
 
 def register_resolvers(*, reserve: bool) -> None:
-    """Registers `run_folder` and `sweep_folder`.
+    """Registers `run_folder`, `sweep_folder` and `package_path`.
 
     With `reserve=False` they make nothing: for looking at a config without running it.
     """
@@ -89,3 +90,4 @@ def register_resolvers(*, reserve: bool) -> None:
         use_cache=True,
         replace=True,
     )
+    OmegaConf.register_new_resolver("package_path", package_path, replace=True)

@@ -1,0 +1,47 @@
+"""The whole config of `python -m es2_lightning.train`, typed where a mistake would be costly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from es2_lightning.backbone.settings import ModelSettings
+from es2_lightning.ranges import accepts, at_least
+from es2_lightning.training.settings import LayerSettings, LossSettings, ScheduleSettings
+
+
+@dataclass
+class DataSettings:
+    """Which prompts, and how many of each class in a batch."""
+
+    source: dict[str, Any] = field(default_factory=dict)
+    harmless_per_batch: int = field(default=50, metadata=at_least(1))
+    harmful_per_batch: int = field(default=10, metadata=at_least(1))
+    use_responses: bool = False
+
+
+@dataclass
+class TrainConfig:
+    """Config groups, each a folder of `conf/`."""
+
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(name_or_path=MISSING))
+    data: DataSettings = field(default_factory=DataSettings)
+    layers: LayerSettings = field(default_factory=LayerSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=accepts(
+            "a micro_batch ≥ 1 or null",
+            lambda value: value.get("micro_batch") is None or value["micro_batch"] >= 1,
+        ),
+    )
+    evaluate: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    seed: int = field(default=0, metadata=at_least(0))
+    ckpt_path: str | None = None
