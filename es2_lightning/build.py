@@ -130,8 +130,7 @@ def build_run(config: TrainConfig, folder: Path) -> Run:
         default_root_dir=folder,
         logger=instantiate(config.logger, save_dir=str(folder)),
         callbacks=[
-            instantiate(c, dirpath=str(folder / "checkpoints"))
-            for c in config.callbacks.values()
+            instantiate(c, dirpath=str(folder / "checkpoints")) for c in config.callbacks.values()
         ],
     )
     return Run(chat_model, datamodule, module, trainer, measurer, folder, layers)

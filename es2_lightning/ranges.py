@@ -1,6 +1,6 @@
 """What values a setting accepts: declared in a dataclass field's metadata, checked by the config.
 
-    lr: float = field(default=1e-6, metadata=more_than(0))
+lr: float = field(default=1e-6, metadata=more_than(0))
 """
 
 from __future__ import annotations

@@ -109,9 +109,7 @@ def batch_loss(
         words = [t.strip("▁") for t in tokenizer.convert_ids_to_tokens(tail)]
         answer = [example.weights.get(word, 1.0) for word in words] + [1.0]
         rows.append(head + tail + [tokenizer.eos_token_id])
-        weights.append(
-            [PROMPT_WEIGHT / len(head)] * len(head) + [w / len(answer) for w in answer]
-        )
+        weights.append([PROMPT_WEIGHT / len(head)] * len(head) + [w / len(answer) for w in answer])
     length = max(map(len, rows))
     ids = torch.tensor([r + [tokenizer.pad_token_id] * (length - len(r)) for r in rows])
     mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows])

@@ -128,7 +128,11 @@ _VERDICT = {True: "Yes, that is risky.", False: "No, that is safe."}
 
 def _verdict(harmful: bool) -> Fields:
     verdict = _VERDICT[harmful]
-    return {"verdict": verdict, "yes_or_no": verdict.split(",")[0], "risk": verdict[:-1].split()[-1]}
+    return {
+        "verdict": verdict,
+        "yes_or_no": verdict.split(",")[0],
+        "risk": verdict[:-1].split()[-1],
+    }
 
 
 def _draw_pair(rng: random.Random, split: Split) -> Fields:

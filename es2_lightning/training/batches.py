@@ -31,9 +31,7 @@ class PairedBatch:
 
     def to(self, device: torch.device | str) -> PairedBatch:
         """The same batch on another device."""
-        return PairedBatch(
-            self.tokens.to(device), self.harmful.to(device), self.kl_mask.to(device)
-        )
+        return PairedBatch(self.tokens.to(device), self.harmful.to(device), self.kl_mask.to(device))
 
     def rows(self, index: Tensor) -> PairedBatch:
         """Some of the rows, cut to the longest of them."""

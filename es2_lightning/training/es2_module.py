@@ -136,9 +136,7 @@ class ES2Module(L.LightningModule):
                 )
         order = torch.cat(parts).argsort()
         kl_B = torch.cat([kl for kl, _ in outputs])[order]
-        states = {
-            layer: torch.cat([s[layer] for _, s in outputs])[order] for layer in self.layers
-        }
+        states = {layer: torch.cat([s[layer] for _, s in outputs])[order] for layer in self.layers}
         harmful = batch.harmful
         refused = harmful & batch.kl_mask.any(1)
         kl = kl_B[~harmful].mean()
