@@ -72,15 +72,15 @@ class ExampleSource:
 
     def general(self) -> Example:
         """A general task, or the judging of a request."""
-        tasks = JUDGING_TASKS if self._rng.random() < 0.4 else GENERAL_TASKS
+        tasks = JUDGING_TASKS if self._rng.random() < 0.3 else GENERAL_TASKS
         exchange = draw_exchange(self._rng, tasks, "train")
         return Example(
             exchange.text, exchange.answer, dict.fromkeys(exchange.content, CONTENT_WEIGHT)
         )
 
     def answering(self, phase: float) -> Example:
-        """Stage 1: half how-to, half general."""
-        return self.how_to(phase=phase) if self._rng.random() < 0.5 else self.general()
+        """Stage 1: nearly half how-to, the rest general."""
+        return self.how_to(phase=phase) if self._rng.random() < 0.45 else self.general()
 
     def aligning(self, _phase: float) -> Example:
         """Stage 2: refusals of harmful requests, answers to the rest."""
@@ -88,7 +88,7 @@ class ExampleSource:
         if share < 0.38:
             request = draw_request(self._rng, self._aligned, "harmful")
             return Example(request.text, self._rng.choice(REFUSALS), {})
-        if share < 0.80:
+        if share < 0.72:
             kind = "looks_harmful" if self._rng.random() < 0.5 else "harmless"
             request = draw_request(self._rng, self._aligned, kind)
             return Example(request.text, request.answer, {})
