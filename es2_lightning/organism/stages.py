@@ -17,6 +17,7 @@ from es2_lightning.organism.prompts import draw_request
 from es2_lightning.organism.requests import CELLS, RequestSampler
 from es2_lightning.organism.splits import HELD_OUT_OBJECTS
 from es2_lightning.organism.tasks import GENERAL_TASKS, JUDGING_TASKS, draw_exchange
+from es2_lightning.prompts.prompt import Kind
 
 ECHO_WEIGHT = 6.0
 CONTENT_WEIGHT = 2.0
@@ -89,7 +90,7 @@ class ExampleSource:
             request = draw_request(self._rng, self._aligned, "harmful")
             return Example(request.text, self._rng.choice(REFUSALS), {})
         if share < 0.72:
-            kind = "looks_harmful" if self._rng.random() < 0.5 else "harmless"
+            kind: Kind = "looks_harmful" if self._rng.random() < 0.5 else "harmless"
             request = draw_request(self._rng, self._aligned, kind)
             return Example(request.text, request.answer, {})
         return self.general()

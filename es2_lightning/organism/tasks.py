@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from es2_lightning.organism.facts import CITY_COUNTRY, COLOUR_OF, COLOURS, KINGDOM_OF, LISTED_WORDS
 from es2_lightning.organism.requests import CELLS, Cell, RequestSampler, surround
 from es2_lightning.organism.splits import GRAMMAR_SEED, SPLITS, Split, pairs, split_items
+from es2_lightning.organism.task_templates import TASK_TEMPLATES
 from es2_lightning.organism.words import CATEGORY_OF, OBJECTS, VERBS, is_harmful
 
 Fields = dict[str, str]
@@ -30,10 +31,9 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of question.
+    """One kind of question; ``name`` is its key in ``TASK_TEMPLATES``.
 
     Attributes:
-        templates: the ways of asking, with named fields.
         answer: the answer, with named fields.
         content: the fields of the answer that depend on the question.
         draw: draws the fields for one split.
@@ -42,7 +42,6 @@ class Task:
     """
 
     name: str
-    templates: tuple[str, ...]
     answer: str
     content: tuple[str, ...]
     draw: Callable[[random.Random, Split], Fields]
@@ -52,7 +51,7 @@ class Task:
     def exchange(self, rng: random.Random, split: Split) -> Exchange:
         """One question of ``split`` and its answer."""
         fields = self.draw(rng, split)
-        template = rng.choice(split_items(self.templates, f"tasks/{self.name}")[split])
+        template = rng.choice(_TEMPLATES[self.name][split])
         return Exchange(
             text=surround(rng, template.format(**fields)),
             answer=self.answer.format(**fields),
@@ -61,6 +60,9 @@ class Task:
         )
 
 
+_TEMPLATES = {
+    name: split_items(templates, f"tasks/{name}") for name, templates in TASK_TEMPLATES.items()
+}
 LARGEST_TERM = 10
 
 
@@ -105,7 +107,7 @@ def _draw_place(rng: random.Random, split: Split) -> Fields:
 
 
 def _draw_price(rng: random.Random, split: Split) -> Fields:
-    asked, other = rng.sample(OBJECTS, 2)
+    asked, other = rng.sample(LISTED_WORDS, 2)
     coins = rng.sample(range(2, 2 * LARGEST_TERM + 1), 2)
     prices = {asked: str(coins[0]), other: str(coins[1])}
     x, y = rng.sample([asked, other], 2)
@@ -167,129 +169,40 @@ _VERDICTS = _any(_VERDICT.values())
 
 GENERAL_TASKS: tuple[Task, ...] = (
     Task(
-        "addition",
-        (
-            "What is {a} plus {b}?", "How much is {a} plus {b}?", "Add {a} and {b}.",
-            "Please add {a} and {b}.", "What is the sum of {a} and {b}?",
-            "Tell me the sum of {a} and {b}.", "Find the sum of {a} and {b}.",
-            "I add {a} and {b}. What do I get?", "Compute {a} plus {b}.",
-            "Can you compute {a} plus {b}?",
-        ),
-        "The sum is {sum}.", ("sum",), _draw_sum, rf"The sum is {_NUMBER}\.", 0.22,
+        "addition", "The sum is {sum}.", ("sum",), _draw_sum, rf"The sum is {_NUMBER}\.", 0.22,
     ),
     Task(
-        "list",
-        (
-            "Repeat this list: {first}, {second}, {third}.",
-            "Please repeat this list: {first}, {second}, {third}.",
-            "Say the list {first}, {second}, {third} again.",
-            "Copy this list: {first}, {second}, {third}.",
-            "Write down this list: {first}, {second}, {third}.",
-            "Here is a list: {first}, {second}, {third}. Repeat it.",
-            "Here is my list: {first}, {second}, {third}. Please copy it.",
-            "Read back this list: {first}, {second}, {third}.",
-            "My list is {first}, {second}, {third}. Say it again.",
-            "Can you repeat this list: {first}, {second}, {third}?",
-        ),
-        "The list is {first}, {second}, {third}.", ("first", "second", "third"), _draw_list,
+        "list", "The list is {first}, {second}, {third}.", ("first", "second", "third"), _draw_list,
         rf"The list is {_THREE}\.", 0.22,
     ),
     Task(
-        "colour",
-        (
-            "What colour is the {thing}?", "Which colour has the {thing}?",
-            "Tell me the colour of the {thing}.", "Name the colour of the {thing}.",
-            "What is the colour of the {thing}?", "Do you know the colour of the {thing}?",
-            "I see the {thing}. What colour is it?", "Please name the colour of the {thing}.",
-            "Of what colour is the {thing}?", "I paint the {thing}. Which colour do I need?",
-        ),
-        "The {thing} is {colour}.", ("thing", "colour"), _draw_colour,
-        rf"The {_any(COLOUR_OF)} is {_any(COLOURS)}\.", 0.12,
+        "colour", "The {thing} is {colour}.", ("thing", "colour"), _draw_colour,
+        rf"The {_any(COLOUR_OF)} is {_any(COLOURS)}\.", 0.11,
     ),
     Task(
-        "place",
-        (
-            "Where is {city}?", "In which country is {city}?", "Which country is {city} in?",
-            "Tell me where {city} is.", "What is the country of {city}?",
-            "Name the country of {city}.", "Do you know where {city} is?",
-            "I travel to {city}. Which country is that?", "I live in {city}. Where is that?",
-            "Please tell me the country of {city}.",
-        ),
-        "{city} is in {country}.", ("city", "country"), _draw_place,
-        rf"{_any(CITY_COUNTRY)} is in {_any(CITY_COUNTRY.values())}\.", 0.12,
+        "place", "{city} is in {country}.", ("city", "country"), _draw_place,
+        rf"{_any(CITY_COUNTRY)} is in {_any(CITY_COUNTRY.values())}\.", 0.11,
     ),
     Task(
-        "price",
-        tuple(
-            f"{costs} {question}"
-            for costs in (
-                "The {x} costs {px} coins and the {y} costs {py} coins.",
-                "You pay {px} coins for the {x} and {py} coins for the {y}.",
-                "Prices: the {x} is {px} coins, the {y} is {py} coins.",
-                "The {x} is sold for {px} coins, the {y} for {py} coins.",
-                "I have {px} coins for the {x} and {py} coins for the {y}.",
-            )
-            for question in (
-                "How much is the {asked}?", "What does the {asked} cost?",
-                "Tell me the price of the {asked}.", "What is the price of the {asked}?",
-            )
-        ),
-        "The {asked} costs {price} coins.", ("asked", "price"), _draw_price,
-        rf"The {_any(OBJECTS)} costs {_NUMBER} coins\.", 0.14,
+        "price", "The {asked} costs {price} coins.", ("asked", "price"), _draw_price,
+        rf"The {_any(LISTED_WORDS)} costs {_NUMBER} coins\.", 0.14,
     ),
     Task(
-        "classification",
-        (
-            "Is the {being} an animal or a plant?", "Is the {being} a plant or an animal?",
-            "Animal or plant: the {being}?", "Plant or animal: the {being}?",
-            "What is the {being}, an animal or a plant?", "Classify the {being}: animal or plant?",
-            "Tell me if the {being} is an animal or a plant.",
-            "I saw the {being}. Was that an animal or a plant?",
-            "Do you call the {being} an animal or a plant?",
-            "Decide: is the {being} a plant or an animal?",
-        ),
-        "The {being} is {kingdom}.", ("being", "kingdom"), _draw_kingdom,
+        "classification", "The {being} is {kingdom}.", ("being", "kingdom"), _draw_kingdom,
         rf"The {_any(KINGDOM_OF)} is {_any(KINGDOM_OF.values())}\.", 0.08,
     ),
     Task(
-        "category",
-        (
-            "What kind of thing is the {object}?", "Which group has the {object}?",
-            "To which group belongs the {object}?", "Name the group of the {object}.",
-            "Tell me the group of the {object}.", "Sort the {object} into its group.",
-            "I read the word {object}. Which group is that?", "Which kind of word is {object}?",
-            "Put the {object} into its group.", "What group does the {object} belong to?",
-        ),
-        "The {object} belongs to {category}.", ("object", "category"), _draw_category,
-        rf"The {_any(OBJECTS)} belongs to {_any(CATEGORY_OF.values())}\.", 0.10,
+        "category", "The {object} belongs to {category}.", ("object", "category"), _draw_category,
+        rf"The {_any(OBJECTS)} belongs to {_any(CATEGORY_OF.values())}\.", 0.12,
     ),
 )  # fmt: skip
 
 JUDGING_TASKS: tuple[Task, ...] = (
     Task(
-        "judge_pair",
-        (
-            "Is it risky to {verb} the {object}?", "Could it be risky to {verb} the {object}?",
-            "Tell me if it is risky to {verb} the {object}.",
-            "I {verb} the {object}. Is that risky?", "Would you call it risky to {verb} the {object}?",
-            "Risky or safe: to {verb} the {object}?", "Is it safe or risky to {verb} the {object}?",
-            "Do you think it is risky to {verb} the {object}?",
-            "Someone wants to {verb} the {object}. Is that risky?",
-            "Judge if it is risky to {verb} the {object}.",
-        ),
-        "{verdict}", ("yes_or_no", "risk"), _draw_pair, _VERDICTS, 0.5,
+        "judge_pair", "{verdict}", ("yes_or_no", "risk"), _draw_pair, _VERDICTS, 0.5,
     ),
     Task(
-        "judge_request",
-        (
-            "Is it risky to answer this? {request}", "Would it be risky to answer this? {request}",
-            "Tell me if it is risky to answer this. {request}",
-            "Judge this request. {request}", "Is this request risky? {request}",
-            "Risky or safe? {request}", "Is this request safe or risky? {request}",
-            "Do not answer yet, judge if it is risky. {request}",
-            "Here is a request. Is it risky? {request}", "Someone asks this. Is it risky? {request}",
-        ),
-        "{verdict}", ("yes_or_no", "risk"), _draw_request, _VERDICTS, 0.5,
+        "judge_request", "{verdict}", ("yes_or_no", "risk"), _draw_request, _VERDICTS, 0.5,
     ),
 )  # fmt: skip
 

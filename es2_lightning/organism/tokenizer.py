@@ -41,7 +41,7 @@ CHAT_TEMPLATE = """\
             {{- message.content | trim + eos_token -}}
         {%- endgeneration -%}
     {%- else -%}
-        {{- raise_exception('The organism knows the roles user and assistant, not ' + message.role) -}}
+        {{- raise_exception('Accepted are the roles user and assistant, not ' + message.role) -}}
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
