@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,6 +87,7 @@ class PairedBatches:
         self._seed = seed
         self._shuffle = shuffle
         self._next = 0
+        self._permutations: dict[tuple[int, int], list[int]] = {}
 
     def __len__(self) -> int:
         return -(-self._sizes[1] // self._per_batch[1])
@@ -116,20 +118,19 @@ class PairedBatches:
         shuffled_pass, offset = divmod(position, size)
         if not self._shuffle:
             return offset
-        return int(self._permutation(group, shuffled_pass)[offset])
+        return self._permutation(group, shuffled_pass)[offset]
 
-    def _permutation(self, group: int, shuffled_pass: int) -> Tensor:
+    def _permutation(self, group: int, shuffled_pass: int) -> list[int]:
         key = (group, shuffled_pass)
-        cache = self.__dict__.setdefault("_permutations", {})
-        if key not in cache:
-            generator = torch.Generator().manual_seed(
-                hash((self._seed, group, shuffled_pass)) % 2**63
-            )
-            cache[key] = torch.randperm(self._sizes[group], generator=generator)
+        if key not in self._permutations:
             # A batch touches two passes at the most; forget those long gone.
-            for old in [k for k in cache if k[0] == group and k[1] < shuffled_pass - 1]:
-                del cache[old]
-        return cache[key]
+            for old in [
+                k for k in self._permutations if k[0] == group and k[1] < shuffled_pass - 1
+            ]:
+                del self._permutations[old]
+            generator = np.random.default_rng([self._seed, group, shuffled_pass])
+            self._permutations[key] = generator.permutation(self._sizes[group]).tolist()
+        return self._permutations[key]
 
     def state_dict(self) -> dict[str, Any]:
         """The position, for Lightning's checkpoint."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from es2_lightning.errors import UserError
 
@@ -38,3 +40,32 @@ def require_same_keys(module: nn.Module, checkpoint: dict[str, Any]) -> None:
                 f"ckpt_path: the checkpoint {what} {len(names)} trainable weights, such as "
                 f"{names[0]}: it is of another model or adapter; resume with the same model config"
             )
+
+
+def require_same_layers(saved: Sequence[int], layers: Sequence[int]) -> None:
+    """Refuse to go on with another layer set than the one that was trained.
+
+    Raises:
+        UserError: The layer sets differ.
+    """
+    if list(saved) != list(layers):
+        raise UserError(
+            f"ckpt_path: the checkpoint was trained with layers {list(saved)}, this run has "
+            f"{list(layers)}: resume with layers=list layers.indices="
+            f"[{','.join(map(str, saved))}], or start a new run without ckpt_path"
+        )
+
+
+def random_state() -> dict[str, Tensor]:
+    """Where torch's random numbers are, on the CPU and on the current CUDA device; for dropout."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    """Go on with saved random numbers; what this machine has no device for is left out."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -15,10 +15,26 @@ EndReason = Literal["kl_threshold", "budget", "converged"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: the layers separated at once, and its KL threshold in nats."""
+    """One stage.
+
+    Attributes:
+        layers: The layers separated at once.
+        kl_threshold: τ, nats.
+        max_epochs: Its budget, in passes over the harmful prompts.
+        max_steps: Its budget, in optimizer steps; the smaller of the two counts.
+    """
 
     layers: tuple[int, ...]
     kl_threshold: float
+    max_epochs: float | None
+    max_steps: int | None
+
+    def budget(self, steps_per_epoch: int) -> float:
+        """Its budget in optimizer steps."""
+        return min(
+            math.inf if self.max_epochs is None else math.ceil(self.max_epochs * steps_per_epoch),
+            math.inf if self.max_steps is None else self.max_steps,
+        )
 
 
 @dataclass(frozen=True)
@@ -44,21 +60,33 @@ def make_stages(settings: ScheduleSettings, layers: Sequence[int]) -> list[Stage
     """The stages over a layer set, shallow first.
 
     Raises:
-        UserError: The number of thresholds is not the number of stages.
+        UserError: No budget, or a list of values is not as long as there are stages.
     """
+    if settings.max_epochs is None and settings.max_steps is None:
+        raise UserError(
+            "schedule: give schedule.max_epochs or schedule.max_steps, the budget of each stage"
+        )
     groups = [tuple(layers)] if settings.order == "joint" else [(layer,) for layer in layers]
-    thresholds = settings.kl_threshold
-    if isinstance(thresholds, (list, tuple)):
-        if len(thresholds) != len(groups):
+
+    def for_each(key: str) -> list[Any]:
+        value = getattr(settings, key)
+        if not isinstance(value, (list, tuple)):
+            return [value] * len(groups)
+        if len(value) != len(groups):
             raise UserError(
-                f"schedule.kl_threshold={list(thresholds)} has {len(thresholds)} values, but there "
-                f"are {len(groups)} stages over layers {list(layers)}: give one number for all "
+                f"schedule.{key}={list(value)} has {len(value)} values, but there are "
+                f"{len(groups)} stages over layers {list(layers)}: give one number for all "
                 "stages, or one for each"
             )
-        values = [float(value) for value in thresholds]
-    else:
-        values = [float(thresholds)] * len(groups)
-    return [Stage(layers=g, kl_threshold=v) for g, v in zip(groups, values, strict=True)]
+        return list(value)
+
+    values = zip(
+        groups, *(for_each(k) for k in ("kl_threshold", "max_epochs", "max_steps")), strict=True
+    )
+    return [
+        Stage(group, float(threshold), max_epochs=epochs, max_steps=steps)
+        for group, threshold, epochs, steps in values
+    ]
 
 
 class StageSchedule:
@@ -66,26 +94,23 @@ class StageSchedule:
 
     Args:
         stages: In the order in which they run.
-        settings: Budgets and convergence.
+        settings: The convergence rule.
         steps_per_epoch: Optimizer steps in one pass over the harmful prompts.
     """
 
     def __init__(
         self, stages: Sequence[Stage], settings: ScheduleSettings, *, steps_per_epoch: int
     ) -> None:
-        if settings.max_epochs is None and settings.max_steps is None:
-            raise UserError("schedule: give max_epochs or max_steps, the budget of each stage")
         self.stages = list(stages)
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch
-        epochs_budget = (
-            math.inf
-            if settings.max_epochs is None
-            else math.ceil(settings.max_epochs * steps_per_epoch)
-        )
-        self.budget = min(epochs_budget, settings.max_steps or math.inf)
         self.ends: list[StageEnd] = []
-        self._start_stage()
+        self._batch_kl: list[float] = []
+        self._batch_loss: list[float] = []
+        self.steps = 0
+        self._window: list[float] = []
+        self._best: float | None = None
+        self._stale_epochs = 0
 
     @property
     def finished(self) -> bool:
@@ -102,21 +127,31 @@ class StageSchedule:
         """The running stage; the last one once finished."""
         return self.stages[self.stage_index]
 
-    def exceeds(self, kl: float) -> bool:
-        """Whether a step with this mean KL must be dropped. A NaN is dropped too."""
-        return not kl <= self.stage.kl_threshold
-
-    def observe(self, *, kl: float, loss: float) -> StageEnd | None:
-        """Record one optimizer step; call once for each, applied or dropped.
+    def add_batch(self, *, kl: float, loss: float) -> None:
+        """Record one of the batches that the optimizer step under way accumulates.
 
         Args:
-            kl: Mean KL of the whole optimizer step, before its update, nats.
-            loss: Mean loss of the step.
+            kl: The batch's KL, nats, before the step's update.
+            loss: The batch's loss.
+        """
+        self._batch_kl.append(kl)
+        self._batch_loss.append(loss)
+
+    def drops_step(self) -> bool:
+        """Whether the step under way must not be applied: its mean KL exceeds τ, or is NaN."""
+        return self.finished or not _mean(self._batch_kl) <= self.stage.kl_threshold
+
+    def end_step(self) -> StageEnd | None:
+        """Count the step under way, applied or dropped; the next batch belongs to a new one.
 
         Returns:
             How the stage ended, or None if it goes on.
         """
-        if self.exceeds(kl):
+        if self.finished:
+            return None
+        dropped, kl, loss = self.drops_step(), _mean(self._batch_kl), _mean(self._batch_loss)
+        self._batch_kl, self._batch_loss = [], []
+        if dropped:
             return self._end("kl_threshold", kl)
         self.steps += 1
         self._window.append(loss)
@@ -124,12 +159,12 @@ class StageSchedule:
             self._close_window()
         if self.settings.patience is not None and self._stale_epochs >= self.settings.patience:
             return self._end("converged", kl)
-        if self.steps >= self.budget:
+        if self.steps >= self.stage.budget(self.steps_per_epoch):
             return self._end("budget", kl)
         return None
 
     def _close_window(self) -> None:
-        mean = sum(self._window) / len(self._window)
+        mean = _mean(self._window)
         self._window = []
         if self._best is None or self._best - mean > self.settings.min_improvement * abs(
             self._best
@@ -141,17 +176,15 @@ class StageSchedule:
     def _end(self, reason: EndReason, kl: float) -> StageEnd:
         end = StageEnd(self.stage_index, self.stage.layers, reason, self.steps, kl)
         self.ends.append(end)
-        self._start_stage()
+        self.steps, self._window, self._best, self._stale_epochs = 0, [], None, 0
         return end
 
-    def _start_stage(self) -> None:
-        self.steps = 0
-        self._window: list[float] = []
-        self._best: float | None = None
-        self._stale_epochs = 0
-
     def state_dict(self) -> dict[str, Any]:
-        """The schedule's state in plain containers."""
+        """The schedule's state in plain containers.
+
+        Without the batches of a step under way: the gradients that they accumulated are in no
+        checkpoint either.
+        """
         return {
             "stages": [asdict(stage) for stage in self.stages],
             "ends": [asdict(end) for end in self.ends],
@@ -162,19 +195,25 @@ class StageSchedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
+        """Go on from a saved state. Budgets may differ: a longer one goes on.
 
         Raises:
-            UserError: It was saved with other stages.
+            UserError: It was saved with other layers or thresholds.
         """
-        saved = [Stage(tuple(s["layers"]), s["kl_threshold"]) for s in state["stages"]]
-        if saved != self.stages:
+        saved = [(list(s["layers"]), s["kl_threshold"]) for s in state["stages"]]
+        here = [(list(stage.layers), stage.kl_threshold) for stage in self.stages]
+        if saved != here:
             raise UserError(
-                f"ckpt_path: the checkpoint was trained with stages {saved}, this run has "
-                f"{self.stages}: resume with the same layers and schedule"
+                f"ckpt_path: the checkpoint was trained with stages of (layers, kl_threshold) "
+                f"{saved}, this run has {here}: resume with the same layers and schedule, or start "
+                "a new run without ckpt_path"
             )
         self.ends = [StageEnd(**{**end, "layers": tuple(end["layers"])}) for end in state["ends"]]
         self.steps = state["steps"]
         self._window = list(state["window"])
         self._best = state["best"]
         self._stale_epochs = state["stale_epochs"]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from es2_lightning.ranges import accepts, at_least, between, one_of
+from es2_lightning.ranges import Accepts, accepts, at_least, between, one_of
 
 
-def _positive_numbers(value: Any) -> bool:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return bool(values) and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in values
-    )
+def _one_or_a_list(number: str, *types: type) -> Mapping[str, Accepts]:
+    """Positive numbers: one for all stages, or a list with one for each."""
+
+    def test(value: Any) -> bool:
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return bool(values) and all(
+            isinstance(v, types) and not isinstance(v, bool) and v > 0 for v in values
+        )
+
+    return accepts(f"{number} > 0, or a list of them, one for each stage", test)
 
 
 @dataclass
@@ -45,14 +51,15 @@ class ScheduleSettings:
     """One stage for each layer, shallow first, or one stage for all layers at once."""
     kl_threshold: Any = field(
         default=0.1,
-        metadata=accepts("a number > 0, or a list of them, one for each stage", _positive_numbers),
+        metadata=_one_or_a_list("a number", int, float),
     )
     """τ, nats. A stage ends before the update at which the step's mean KL exceeds it. One number
     serves every stage; with one number a later stage starts near it, so rising ones are better."""
-    max_epochs: float | None = field(default=None, metadata=at_least(0.0))
-    """Budget of each stage."""
-    max_steps: int | None = field(default=None, metadata=at_least(1))
-    """Budget of each stage in optimizer steps; the smaller of the two budgets counts."""
+    max_epochs: Any = field(default=None, metadata=_one_or_a_list("a number", int, float))
+    """Budget of each stage: one number for every stage, or a list."""
+    max_steps: Any = field(default=None, metadata=_one_or_a_list("a whole number", int))
+    """Budget of each stage in optimizer steps: one number for every stage, or a list. Where both
+    budgets are given, the smaller one counts."""
     patience: int | None = field(default=None, metadata=at_least(1))
     """A stage has converged when its loss, averaged over an epoch, improved by less than
     min_improvement for so many epochs; null: only the budget and the threshold end it."""
