@@ -9,7 +9,7 @@ from typing import Any
 from es2_lightning.ranges import Accepts, accepts, at_least, between, one_of
 
 
-def _one_or_a_list(number: str, *types: type) -> Mapping[str, Accepts]:
+def _one_or_a_list(number: str, *types: Any) -> Mapping[str, Accepts]:
     """Positive numbers: one for all stages, or a list with one for each."""
 
     def test(value: Any) -> bool:
