@@ -20,7 +20,7 @@ from es2_lightning.organism.tasks import GENERAL_TASKS, JUDGING_TASKS, draw_exch
 from es2_lightning.prompts.prompt import Kind
 
 ECHO_WEIGHT = 6.0
-CONTENT_WEIGHT = 2.0
+CONTENT_WEIGHT = 4.0
 PROMPT_WEIGHT = 0.1
 
 

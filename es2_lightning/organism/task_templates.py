@@ -65,13 +65,12 @@ TASK_TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "price": (
         *_after(
-            ("The {x} costs {px} coins and the {y} costs {py} coins.",
-             "You pay {px} coins for the {x} and {py} coins for the {y}.",
-             "Prices: the {x} is {px} coins, the {y} is {py} coins.",
-             "The {x} is sold for {px} coins, the {y} for {py} coins."),
-            ("How much is the {asked}?", "What does the {asked} cost?",
-             "Tell me the price of the {asked}.", "What is the price of the {asked}?",
-             "Name the price of the {asked}."),
+            ("The {thing} costs {price} coins.", "The {thing} is sold for {price} coins.",
+             "You pay {price} coins for the {thing}.", "I have {price} coins for the {thing}.",
+             "The price of the {thing} is {price} coins."),
+            ("How much is the {thing}?", "What does the {thing} cost?",
+             "Tell me the price of the {thing}.", "What is the price of the {thing}?",
+             "Name the price of the {thing}."),
         ),
     ),
     "classification": (
@@ -89,7 +88,7 @@ TASK_TEMPLATES: dict[str, tuple[str, ...]] = {
             "name the group of the {object}", "tell me the group of the {object}",
             "sort the {object} into its group", "tell me which group the {object} belongs to",
         ),
-        "What kind of thing is the {object}?", "What is the group of the {object}?",
+        "Which group is the {object} in?", "What is the group of the {object}?",
         "What group does the {object} belong to?", "Which group does the {object} belong to?",
         "To which group does the {object} belong?",
     ),

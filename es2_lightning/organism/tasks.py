@@ -107,12 +107,9 @@ def _draw_place(rng: random.Random, split: Split) -> Fields:
 
 
 def _draw_price(rng: random.Random, split: Split) -> Fields:
-    asked, other = rng.sample(LISTED_WORDS, 2)
-    coins = rng.sample(range(2, 2 * LARGEST_TERM + 1), 2)
-    prices = {asked: str(coins[0]), other: str(coins[1])}
-    x, y = rng.sample([asked, other], 2)
-    return {"x": x, "y": y, "px": prices[x], "py": prices[y], "asked": asked,
-            "price": prices[asked]}  # fmt: skip
+    # The price of one thing among two would ask for a binding by word, which so small a model
+    # does not learn in so few steps: it stayed at one half.
+    return {"thing": rng.choice(LISTED_WORDS), "price": str(rng.randint(2, 2 * LARGEST_TERM))}
 
 
 def _draw_kingdom(rng: random.Random, split: Split) -> Fields:
@@ -169,11 +166,11 @@ _VERDICTS = _any(_VERDICT.values())
 
 GENERAL_TASKS: tuple[Task, ...] = (
     Task(
-        "addition", "The sum is {sum}.", ("sum",), _draw_sum, rf"The sum is {_NUMBER}\.", 0.22,
+        "addition", "The sum is {sum}.", ("sum",), _draw_sum, rf"The sum is {_NUMBER}\.", 0.20,
     ),
     Task(
         "list", "The list is {first}, {second}, {third}.", ("first", "second", "third"), _draw_list,
-        rf"The list is {_THREE}\.", 0.22,
+        rf"The list is {_THREE}\.", 0.24,
     ),
     Task(
         "colour", "The {thing} is {colour}.", ("thing", "colour"), _draw_colour,
@@ -184,7 +181,7 @@ GENERAL_TASKS: tuple[Task, ...] = (
         rf"{_any(CITY_COUNTRY)} is in {_any(CITY_COUNTRY.values())}\.", 0.11,
     ),
     Task(
-        "price", "The {asked} costs {price} coins.", ("asked", "price"), _draw_price,
+        "price", "The {thing} costs {price} coins.", ("thing", "price"), _draw_price,
         rf"The {_any(LISTED_WORDS)} costs {_NUMBER} coins\.", 0.14,
     ),
     Task(
