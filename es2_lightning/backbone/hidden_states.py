@@ -5,14 +5,15 @@ Shape legend: B rows, T positions, D width, N prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from es2_lightning.backbone.structure import find_structure, resolve_layer
+from es2_lightning.backbone.structure import DecoderStructure, find_structure, resolve_layer
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.chat_model import ChatModel
@@ -25,8 +26,9 @@ def capture_hidden_states(
     """Capture the outputs of the given layers during the forward passes inside the `with`.
 
     Layer L is read before the final norm, unlike transformers' `hidden_states[L]`, unless
-    `after_final_norm` is set. Under re-entrant activation checkpointing hooks fire twice; the
-    first firing of a layer is the one kept.
+    `after_final_norm` is set. Activation checkpointing runs blocks a second time in the backward
+    pass: the first firing is the one kept. It must be non-re-entrant (`use_reentrant=False`), or
+    what is captured carries no gradient.
 
     Yields:
         A dict from layer number (0 … L) to a (B, T, D) tensor, filled by the forward pass.
@@ -36,29 +38,60 @@ def capture_hidden_states(
     states: dict[int, Tensor] = {}
     handles = []
 
-    def store(layer: int) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            states.setdefault(layer, output[0] if isinstance(output, tuple) else output)
+    def store(layer: int) -> Callable[[Tensor], None]:
+        def keep_the_first(state: Tensor) -> None:
+            states.setdefault(layer, state)
 
-        return hook
+        return keep_the_first
 
     try:
         for layer in {resolve_layer(layer, depth) for layer in layers}:
-            module = layer_module(structure, layer, after_final_norm=after_final_norm)
-            handles.append(module.register_forward_hook(store(layer)))
+            handles.append(
+                hook_layer(structure, layer, store(layer), after_final_norm=after_final_norm)
+            )
         yield states
     finally:
         for handle in handles:
             handle.remove()
 
 
-def layer_module(structure: Any, layer: int, *, after_final_norm: bool = False) -> nn.Module:
-    """The module whose output is layer `layer`'s hidden state."""
+def hook_layer(
+    structure: DecoderStructure,
+    layer: int,
+    function: Callable[[Tensor], Tensor | None],
+    *,
+    after_final_norm: bool = False,
+) -> RemovableHandle:
+    """Call a function with a layer's hidden state in every forward pass, until it is removed.
+
+    Args:
+        structure: The model's parts.
+        layer: 0 … L. 0 is what enters block 1, since some models add positions to the embeddings,
+            or scale them, before that.
+        function: From (B, T, D) to what stands in its place, or to None, which leaves it.
+        after_final_norm: Whether layer L is what leaves the final norm, rather than block L.
+    """
     if layer == 0:
-        return structure.embeddings
-    if layer == len(structure.blocks) and after_final_norm:
-        return structure.final_norm
-    return structure.blocks[layer - 1]
+
+        def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+            # transformers' models hand it over by position, or, a few, by this name.
+            if args:
+                new = function(args[0])
+                return None if new is None else ((new, *args[1:]), kwargs)
+            new = function(kwargs["hidden_states"])
+            return None if new is None else (args, {**kwargs, "hidden_states": new})
+
+        return structure.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if not isinstance(output, tuple):
+            return function(output)
+        new = function(output[0])
+        return None if new is None else (new, *output[1:])
+
+    terminal = layer == len(structure.blocks) and after_final_norm
+    module = structure.final_norm if terminal else structure.blocks[layer - 1]
+    return module.register_forward_hook(after)
 
 
 def at_position(hidden: Tensor, index: Tensor) -> Tensor:

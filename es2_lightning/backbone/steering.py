@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
-from es2_lightning.backbone.hidden_states import layer_module
+from es2_lightning.backbone.hidden_states import hook_layer
 from es2_lightning.backbone.structure import find_structure, resolve_layer
 
 
@@ -28,20 +27,10 @@ def steer(
     """
     structure = find_structure(model)
     handles = []
-
-    def replace(function: Callable[[Tensor], Tensor]) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-            if isinstance(output, tuple):
-                return (function(output[0]), *output[1:])
-            return function(output)
-
-        return hook
-
     try:
         for layer, function in interventions.items():
             number = resolve_layer(layer, len(structure.blocks))
-            module = layer_module(structure, number)
-            handles.append(module.register_forward_hook(replace(function)))
+            handles.append(hook_layer(structure, number, function))
         yield
     finally:
         for handle in handles:

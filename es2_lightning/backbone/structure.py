@@ -1,4 +1,4 @@
-"""Where a causal LM keeps its blocks, final norm and head, and what its layers are numbered."""
+"""Where a causal LM keeps its blocks and final norm, and how its layers are numbered."""
 
 from __future__ import annotations
 
@@ -18,16 +18,12 @@ class DecoderStructure:
     """The parts of a decoder-only causal LM.
 
     Attributes:
-        embeddings: Layer 0.
         blocks: Block l is `blocks[l - 1]`.
         final_norm: What stands between block L and the head.
-        head: Hidden states to logits.
     """
 
-    embeddings: nn.Module
     blocks: nn.ModuleList
     final_norm: nn.Module
-    head: nn.Module
 
 
 def num_layers(config: PretrainedConfig) -> int:
@@ -53,12 +49,7 @@ def find_structure(model: nn.Module) -> DecoderStructure:
         blocks = [m for m in children if isinstance(m, nn.ModuleList) and len(m) == depth]
         norms = [m for m in children if "norm" in type(m).__name__.lower()]
         if len(blocks) == 1 and norms:
-            return DecoderStructure(
-                embeddings=causal_lm.get_input_embeddings(),
-                blocks=blocks[0],
-                final_norm=norms[-1],
-                head=causal_lm.get_output_embeddings(),
-            )
+            return DecoderStructure(blocks=blocks[0], final_norm=norms[-1])
     raise UserError(
         f"{type(causal_lm).__name__}: no module holds {depth} blocks and a final norm; "
         "a decoder-only causal LM is needed"

@@ -15,6 +15,7 @@ from es2_lightning.backbone.hidden_states import (
     capture_hidden_states,
     last_token_states,
 )
+from es2_lightning.errors import UserError
 from es2_lightning.objectives.kl import kl_per_prompt
 from es2_lightning.objectives.separation import mean_norm, mean_pairwise_distance
 
@@ -95,8 +96,17 @@ class ES2Objective:
         Args:
             batch: N harmful and M harmless prompts.
             layers: The layers that are separated; the states of the whole layer set are returned.
+
+        Raises:
+            UserError: What trains has no influence on one of the layers.
         """
         kl_B, states = self._rows(batch)
+        for layer in layers:
+            if torch.is_grad_enabled() and not states[layer].requires_grad:
+                raise UserError(
+                    f"layers: layer {layer} cannot be separated, since no trainable weight stands "
+                    "before it: choose deeper layers, or let model.lora cover earlier ones"
+                )
         harmful = batch.harmful
         refused = harmful & batch.kl_mask.any(1)
         kl = kl_B[~harmful].mean()

@@ -29,7 +29,7 @@ from es2_lightning.evaluation.results_files import COLUMNS, write_results
 from es2_lightning.evaluation.verdict import verdict
 from es2_lightning.prompts.prompt import Prompt, PromptSet, PromptSplits
 
-from .tiny_models import tiny_chat_model, tiny_splits
+from ..tiny_models import tiny_chat_model, tiny_splits
 
 BUDGETS = (0.05, 0.2, 0.8)
 

@@ -12,7 +12,7 @@ from es2_lightning.backbone.probing import emergence_layer, probe_accuracy_by_la
 from es2_lightning.errors import UserError
 from es2_lightning.evaluation.attacks.scav import Scav
 
-from .tiny_models import tiny_chat_model, tiny_splits
+from ..tiny_models import tiny_chat_model, tiny_splits
 
 
 def test_accuracy_by_layer_repeats_itself_and_depends_on_the_held_out_prompts() -> None:

@@ -23,7 +23,7 @@ from es2_lightning.evaluation.attacks.scav_shift import (
     logit,
 )
 
-from .tiny_models import Architecture, tiny_chat_model, tiny_splits
+from ..tiny_models import Architecture, tiny_chat_model, tiny_splits
 
 SETTINGS = (
     ScavSetting("every_token", 1e-4, True, (2, 3, 4)),
