@@ -59,22 +59,26 @@ def tiny_tokenizer(*, template: str | None = TEMPLATE) -> PreTrainedTokenizerFas
     return tokenizer
 
 
-def tiny_chat_model(architecture: Architecture = "llama", *, seed: int = 0) -> ChatModel:
-    """A random model of 4 layers and width 32."""
+def tiny_chat_model(
+    architecture: Architecture = "llama", *, seed: int = 0, **changed: Any
+) -> ChatModel:
+    """A random model of 4 layers and width 32, or what the config's `changed` values make of it."""
     tokenizer = tiny_tokenizer()
+    values = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
     config = transformers.CONFIG_MAPPING[architecture](
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        **OF_THEIR_OWN.get(architecture, {}),
+        **(values | OF_THEIR_OWN.get(architecture, {}) | changed)
     )
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config)
