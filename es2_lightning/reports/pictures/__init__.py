@@ -1,0 +1,1 @@
+"""One module for each picture; each has a `draw` that gives a matplotlib figure."""
