@@ -94,10 +94,12 @@ class ES2Module(L.LightningModule):
         self.schedule = StageSchedule(self.stages, self.schedule_settings, steps_per_epoch=steps)
         if self._resumed is not None:
             self.schedule.load_state_dict(self._resumed["schedule"])
+        # transformers models arrive in eval mode, and Lightning leaves them there. Lightning puts
+        # back the mode that it finds now whenever a validation is over.
+        self.model.train()
 
     def on_train_start(self) -> None:
-        """Train mode: transformers models arrive in eval mode, and Lightning leaves them there."""
-        self.model.train()
+        """Go on with saved random numbers; stop at once where nothing is left to do."""
         if self._resumed is not None:
             restore_random_state(self._resumed["random_state"])
         if self._running.finished:
