@@ -43,7 +43,8 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        # peft's own modules come in train mode, dropout active, whatever mode the model is in.
+        return get_peft_model(model, config).train(model.training)
     except ValueError as error:
         names = sorted(
             {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if type(m) is nn.Linear}
