@@ -93,10 +93,12 @@ def emergence_layer(accuracies: Sequence[float], *, threshold: float = EMERGENCE
         if accuracy > threshold:
             return layer
     listed = ", ".join(f"{layer}: {a:.3f}" for layer, a in enumerate(accuracies, start=1))
+    best = max(accuracies)
     raise UserError(
-        f"no layer's held-out probe accuracy exceeds {threshold} ({listed}): there is no emergence "
-        "layer; lower the threshold, or choose the layers yourself "
-        "(layers=list layers.indices=[…])"
+        f"no layer's held-out probe accuracy exceeds layers.threshold={threshold}, so there is no "
+        f"emergence layer ({listed}). Accepted are a threshold below {best:.3f}, or a layer set of "
+        f"your own, such as layers=list layers.indices="
+        f"[{list(accuracies).index(best) + 1},{len(accuracies)}]"
     )
 
 

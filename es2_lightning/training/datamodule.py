@@ -73,6 +73,19 @@ class PromptDataModule(L.LightningDataModule):
             validation=self._short_enough(self.splits.validation, "validation"),
             test=self._short_enough(self.splits.test, "test"),
         )
+        for kind in ("harmless", "harmful"):
+            wanted, there = (
+                getattr(self, f"{kind}_per_batch"),
+                len(getattr(self.splits.train, kind)),
+            )
+            if there < wanted:
+                log.warning(
+                    "train has %d %s prompts: a batch holds all of them, not data.%s_per_batch=%d",
+                    there,
+                    kind,
+                    kind,
+                    wanted,
+                )
 
     def _short_enough(self, prompts: PromptSet, split: str) -> PromptSet:
         assert self._renderer is not None
@@ -107,11 +120,29 @@ class PromptDataModule(L.LightningDataModule):
     def use_refusals(self, refusals: dict[str, str]) -> None:
         """Give harmful training prompts the reference's refusals, for the KL on harmful prompts.
 
+        A refusal with which its prompt would be longer than the renderer's `max_length` is dropped
+        and counted. `connect` comes first.
+
         Args:
             refusals: Prompt text to the reference's own refusal. A prompt that has none is still
                 separated, but has no KL term.
         """
-        self.refusals = refusals
+        assert self._renderer is not None, "connect() comes first"
+        parts = self._renderer.token_lists(list(refusals), list(refusals.values()))
+        limit = self._renderer.max_length
+        self.refusals = {
+            prompt: refusal
+            for (prompt, refusal), (head, tail) in zip(refusals.items(), parts, strict=True)
+            if len(head) + len(tail) <= limit
+        }
+        if dropped := len(refusals) - len(self.refusals):
+            log.warning(
+                "%d of %d refusals make their prompts longer than model.max_length=%d tokens and "
+                "are dropped",
+                dropped,
+                len(refusals),
+                limit,
+            )
 
     def train_dataloader(self) -> PairedBatches:
         """An epoch is one pass over the harmful prompts."""
