@@ -7,6 +7,7 @@ import logging
 from es2_lightning.config import job
 from es2_lightning.config.command import command
 from es2_lightning.config.secrets import save_resolved
+from es2_lightning.config.train_check import check_train
 from es2_lightning.config.train_schema import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -15,20 +16,31 @@ log = logging.getLogger(__name__)
 @command(
     "train",
     schema=TrainConfig,
+    check=check_train,
     own_values={
-        "model": "model.name_or_path={value}",
+        "model": "model=hf model.name_or_path={value}",
         "layers": "layers=list layers.indices={list}",
     },
 )
 def main(config: TrainConfig) -> None:
     """Compose, build, run, report."""
-    from es2_lightning.build import build_run
+    # Heavy imports stand here, so that `--help` and a mistake in the config answer at once.
+    from es2_lightning.config.versions import save_versions
+    from es2_lightning.reports.run_report import write_report
+    from es2_lightning.training_run import build_run
 
     folder = job.output_dir()
     log.info("Selected: %s", ", ".join(f"{k}={v}" for k, v in job.choices().items()))
     save_resolved(job.composed_config(), folder / "config.yaml")
+    save_versions(folder / "versions.json", seed=config.seed)
+
     run = build_run(config, folder)
-    run.train_and_measure(ckpt_path=config.ckpt_path)
+    base = run.measure("base")
+    run.train(ckpt_path=config.ckpt_path)
+    run.save_adapter()
+    comparison = run.compare(base, run.measure("tuned"))
+    if comparison is not None:
+        write_report(comparison, folder, separated_layers=run.layers, metrics=run.metrics.read())
     log.info("The run's folder: %s", folder)
 
 

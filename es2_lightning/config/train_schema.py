@@ -40,6 +40,7 @@ class TrainConfig:
             lambda value: value.get("micro_batch") is None or value["micro_batch"] >= 1,
         ),
     )
+    judge: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)

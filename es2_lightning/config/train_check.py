@@ -1,0 +1,38 @@
+"""What types and ranges cannot say of a training config; asked before any weights load."""
+
+from __future__ import annotations
+
+from hydra.utils import instantiate
+
+from es2_lightning.config.train_schema import TrainConfig
+from es2_lightning.errors import UserError
+
+
+def check_train(config: TrainConfig) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        UserError: A model that is not there, a layer that it lacks, stages without a budget or
+            with too many thresholds, prompts that cannot be read, a class without prompts.
+    """
+    from es2_lightning.backbone.loading import read_depth
+    from es2_lightning.prompts.requirements import require_both_classes
+    from es2_lightning.training.layer_sets import select_layers
+    from es2_lightning.training.schedule import make_stages
+
+    if config.model.mode == "full" and config.model.reference == "adapter":
+        raise UserError(
+            "model.mode=full with model.reference=adapter: an adapter's reference is the model "
+            "without it. Accepted with model.mode=full: model.reference=copy."
+        )
+    if config.loss.harmful_kl_weight > 0 and not config.judge:
+        raise UserError(
+            "loss.harmful_kl_weight needs a judge that tells refusals: judge=keyword, or "
+            "loss.harmful_kl_weight=0"
+        )
+    depth = read_depth(config.model)
+    layers = select_layers(config.layers, depth)
+    # Where the emergence layer is yet to be found there will be two, or one if it is the last.
+    if layers is not None:
+        make_stages(config.schedule, layers)
+    require_both_classes(instantiate(config.data.source).load())

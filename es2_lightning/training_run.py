@@ -1,0 +1,160 @@
+"""The objects of one training run, built from its config, and the steps of a run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+from hydra.utils import get_class, instantiate
+
+from es2_lightning.backbone.adapters import save_adapter
+from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
+from es2_lightning.backbone.reference import Reference, make_reference
+from es2_lightning.evaluation.comparison import Comparison, compare
+from es2_lightning.evaluation.outcomes import Outcome
+from es2_lightning.evaluation.progress import rich_progress
+from es2_lightning.evaluation.results_files import write_results
+from es2_lightning.training.datamodule import PromptDataModule
+from es2_lightning.training.emergence import find_emergence_layer
+from es2_lightning.training.fitting import fit
+from es2_lightning.training.layer_sets import select_layers, with_terminal
+from es2_lightning.training.refusals import collect_refusals
+from es2_lightning.training.run_metrics import RunMetrics
+from es2_lightning.training.trainer import make_trainer
+
+if TYPE_CHECKING:
+    from es2_lightning.backbone.chat_model import ChatModel
+    from es2_lightning.config.train_schema import TrainConfig
+    from es2_lightning.evaluation.before_after import BeforeAfter
+    from es2_lightning.evaluation.measurement import Measurement
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingRun:
+    """What a run is made of.
+
+    Attributes:
+        layers: The layer set.
+        measurer: What is measured before and after; None: nothing.
+    """
+
+    folder: Path
+    chat_model: ChatModel
+    datamodule: PromptDataModule
+    module: L.LightningModule
+    trainer: L.Trainer
+    metrics: RunMetrics
+    layers: list[int]
+    measurer: BeforeAfter | None
+
+    def measure(self, name: str) -> Measurement | None:
+        """Measure the model as it is now, on test prompts."""
+        if self.measurer is None:
+            return None
+        with rich_progress() as progress:
+            return self.measurer.measure(
+                self.chat_model,
+                self.datamodule.splits,
+                model=name,
+                projection_layers=self.layers,
+                progress=progress,
+            )
+
+    def train(self, *, ckpt_path: str | None) -> None:
+        """Run the stages, from the start or from a checkpoint; `last` is this folder's own."""
+        if ckpt_path == "last":
+            ckpt_path = str(self.folder / "checkpoints" / "last.ckpt")
+        fit(self.trainer, self.module, self.datamodule, ckpt_path=ckpt_path)
+
+    def save_adapter(self) -> None:
+        """Write what was trained: the adapter in peft's format, or the whole model."""
+        model = self.chat_model.model
+        if hasattr(model, "peft_config"):
+            save_adapter(model, self.folder / "adapter")
+        else:
+            model.save_pretrained(self.folder / "model")
+            self.chat_model.tokenizer.save_pretrained(self.folder / "model")
+
+    def compare(self, base: Measurement | None, tuned: Measurement | None) -> Comparison | None:
+        """Lay both measurements side by side, and write them at once."""
+        if base is None or tuned is None:
+            return None
+        comparison = compare(base, tuned)
+        write_results(comparison, self.folder / "evaluation")
+        return comparison
+
+
+def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
+    """Build everything; what needs no weights is built before they load."""
+    L.seed_everything(config.seed, verbose=False)
+    depth = read_depth(config.model)
+    layers = select_layers(config.layers, depth)
+    datamodule = PromptDataModule(
+        instantiate(config.data.source).load(),
+        harmless_per_batch=config.data.harmless_per_batch,
+        harmful_per_batch=config.data.harmful_per_batch,
+        use_responses=config.data.use_responses,
+        seed=config.seed,
+    )
+    measurer = instantiate(config.evaluate) if config.evaluate else None
+    metrics = RunMetrics(folder)
+    trainer = make_trainer(
+        config.trainer,
+        folder=folder,
+        loggers=[metrics, *_loggers(config, folder)],
+        callbacks=[instantiate(c) for c in config.callbacks.values()],
+    )
+
+    chat_model = load_chat_model(config.model)
+    datamodule.connect(chat_model.renderer, kl_positions=config.loss.kl_positions)  # type: ignore[arg-type]
+    if layers is None:
+        threshold = config.layers.threshold
+        emergence = find_emergence_layer(chat_model, datamodule.splits, threshold=threshold)
+        layers = with_terminal(emergence, depth)
+    log.info("Layers to separate: %s of %d", ", ".join(map(str, layers)), depth)
+    make_trainable(chat_model, config.model)
+    reference = make_reference(config.model.reference, chat_model)
+    if config.loss.harmful_kl_weight > 0:
+        _give_refusals(datamodule, reference, instantiate(config.judge))
+    module = get_class(config.method["_target_"])(
+        chat_model,
+        reference,
+        layers=layers,
+        loss=config.loss,
+        schedule=config.schedule,
+        optimizer=instantiate({**config.optimizer, "_partial_": True}),
+        terminal_state=config.layers.terminal_state,
+        micro_batch=config.trainer.get("micro_batch"),
+    )
+    return TrainingRun(folder, chat_model, datamodule, module, trainer, metrics, layers, measurer)
+
+
+def _loggers(config: TrainConfig, folder: Path) -> list[Any]:
+    settings = dict(config.logger)
+    # Every logger's config has the word, so that it can be set without knowing which is chosen.
+    offline = settings.pop("offline", False)
+    if settings.get("_target_", "").endswith("WandbLogger"):
+        settings["offline"] = offline
+    return [instantiate(settings, save_dir=str(folder))] if settings else []
+
+
+def _give_refusals(datamodule: PromptDataModule, reference: Reference, judge: Any) -> None:
+    harmful = datamodule.splits.train.harmful
+    refusals = collect_refusals(
+        reference,
+        harmful,
+        lambda prompt, output: judge(prompt, output) is Outcome.REFUSED,
+        max_new_tokens=32,
+    )
+    log.info(
+        "The reference refuses %d of %d harmful training prompts; the KL keeps these refusals, and "
+        "what is no refusal is left out",
+        len(refusals),
+        len(harmful),
+    )
+    datamodule.use_refusals(refusals)
