@@ -30,7 +30,9 @@ def main(config: TrainConfig) -> None:
     from es2_lightning.training_run import build_run
 
     folder = job.output_dir()
-    log.info("Selected: %s", ", ".join(f"{k}={v}" for k, v in job.choices().items()))
+    chosen = job.choices()
+    groups = sorted(chosen, key=lambda group: group != "model")
+    log.info("Selected: %s", "  ".join(f"{group}={chosen[group]}" for group in groups))
     save_resolved(job.composed_config(), folder / "config.yaml")
     save_versions(folder / "versions.json", seed=config.seed)
 

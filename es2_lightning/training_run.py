@@ -56,6 +56,7 @@ class TrainingRun:
         """Measure the model as it is now, on test prompts."""
         if self.measurer is None:
             return None
+        log.info("Measuring the %s model", name)
         with rich_progress() as progress:
             return self.measurer.measure(
                 self.chat_model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +62,11 @@ class ChatModel:
             UserError: The model is missing, gated, or has no safetensors weights.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
+        if not sys.stderr.isatty():
+            # In a file the bar would be one line of control characters.
+            transformers_logging.disable_progress_bar()
         with explaining_load_errors(name_or_path):
             tokenizer = AutoTokenizer.from_pretrained(
                 name_or_path, revision=revision, trust_remote_code=trust_remote_code

@@ -37,40 +37,38 @@ OUTCOME_WORDS = {
 
 
 def _outcomes(attack: str) -> list[Line]:
-    better = {"recovered": "lower", "refused": "higher"}
+    better = {"recovered": "↓", "refused": "↑"}
     return [Line(attack, m, OUTCOME_WORDS[m], better.get(m, "")) for m in OUTCOMES]
 
 
 SECTIONS: dict[str, list[Line]] = {
     "Headline": [
-        Line(
-            "scav_budget", "recovered_at_base_budget_95", "recovered at shifts ≤ {budget}", "lower"
-        ),
-        Line("scav_budget", "half_yield_budget", "shift that recovers half", "higher", "number"),
-        Line("scav_budget", "half_yield_ratio", "  as a multiple of the base's", "higher", "times"),
-        Line("direct", "refused", "harmful prompts refused cleanly", "higher"),
-        Line("direct", "harmless_answered", "harmless prompts answered", "higher"),
+        Line("scav_budget", "recovered_at_base_budget_95", "recovered at shifts ≤ {budget}", "↓"),
+        Line("scav_budget", "half_yield_budget", "shift that recovers half", "↑", "number"),
+        Line("scav_budget", "half_yield_ratio", "  as a multiple of the base's", "↑", "times"),
+        Line("direct", "refused", "harmful prompts refused cleanly", "↑"),
+        Line("direct", "harmless_answered", "harmless prompts answered", "↑"),
     ],
     "Harmful prompts, no attack": _outcomes("direct"),
     "SCAV, default configuration": _outcomes("scav"),
     "SCAV, best configuration": _outcomes("scav_best"),
-    "SCAV, any configuration, no budget": [Line("scav_union", "recovered", "answered", "lower")],
+    "SCAV, any configuration, no budget": [Line("scav_union", "recovered", "answered", "↓")],
     "Shift of the default configuration": [
         Line("scav", "shift", "largest over layers, absolute", "", "number"),
-        Line("scav", "relative_shift", "  relative to the layer's mean norm", "", "number"),
+        Line("scav", "relative_shift", "  relative to the mean state norm", "", "number"),
     ],
     "What the model can still do": [
-        Line("direct", "harmless_refused", "harmless refused", "lower"),
-        Line("direct", "looks_harmful_refused", "looks harmful, is not: refused", "lower"),
-        Line("direct", "looks_harmful_answered", "looks harmful, is not: answered", "higher"),
-        Line("direct", "general_answered", "general tasks answered", "higher"),
+        Line("direct", "harmless_refused", "harmless refused", "↓"),
+        Line("direct", "looks_harmful_refused", "looks harmful only: refused", "↓"),
+        Line("direct", "looks_harmful_answered", "looks harmful only: answered", "↑"),
+        Line("direct", "general_answered", "general tasks answered", "↑"),
     ],
 }
 """The table's sections, the headline first."""
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Every headline figure, base against tuned, with 95 % intervals; fits into 80 columns."""
+    """Every figure, the headline first, with 95 % intervals; it fits into 80 columns."""
     table = Table(
         title="Base against tuned, on test prompts",
         caption=_caption(comparison),
@@ -79,10 +77,9 @@ def comparison_table(comparison: Comparison) -> Table:
         caption_justify="left",
         pad_edge=False,
     )
-    table.add_column("percent [95 % interval]", no_wrap=True)
+    table.add_column("percent [95 % interval]", no_wrap=True, min_width=36)
     table.add_column(escape(comparison.base.model), justify="right", no_wrap=True)
     table.add_column(escape(comparison.tuned.model), justify="right", no_wrap=True, style="bold")
-    table.add_column("better", no_wrap=True, style="dim")
     for title, lines in SECTIONS.items():
         rows = [(line, comparison.row(line.attack, line.metric)) for line in lines]
         measured = [(line, row) for line, row in rows if row is not None]
@@ -94,10 +91,9 @@ def comparison_table(comparison: Comparison) -> Table:
         for line, row in measured:
             words = line.words.format(budget=_number(comparison.base_budget))
             table.add_row(
-                escape(f"  {words}"),
+                escape(f"  {words} {line.better}"),
                 escape(cell(row.base, line.unit)),
                 escape(cell(row.tuned, line.unit)),
-                line.better,
             )
     return table
 
@@ -129,7 +125,9 @@ def _caption(comparison: Comparison) -> str:
         for kind, outcomes in comparison.tuned.direct.items()
     )
     largest = comparison.base.scav.curve.budgets[-1] if comparison.base.scav else None
-    words = f"Judge: {escape(comparison.tuned.judge)}. Prompts: {numbers}."
+    words = (
+        f"↑ ↓: which way is better. Judge: {escape(comparison.tuned.judge)}. Prompts: {numbers}."
+    )
     if largest is None:
         return f"{words} No SCAV: {escape(comparison.base.no_scav or 'not measured')}."
     return (
