@@ -109,6 +109,8 @@ class ChatRenderer:
         self, prompts: Sequence[str], responses: Sequence[str | None] | None = None
     ) -> list[tuple[list[int], list[int]]]:
         """Each prompt's tokens and its response's (empty where there is none), unpadded."""
+        if not prompts:
+            return []
         rendered = [self.render(prompt) for prompt in prompts]
         prompt_ids = self.tokenizer(rendered, add_special_tokens=self._plain)["input_ids"]
         if responses is None:

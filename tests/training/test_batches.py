@@ -150,6 +150,7 @@ def test_prompts_and_refusals_that_are_too_long_are_dropped_and_counted(
     with caplog.at_level(logging.WARNING):
         module.connect(renderer, kl_positions="all")
         one, other = (p.text for p in module.splits.train.harmful[:2])
+        module.use_refusals({})
         module.use_refusals({one: "w1", other: " ".join(["w1"] * 150)})
     assert "1 of 49 prompts are longer than model.max_length=128" in caplog.text
     assert long not in module.splits.train.prompts
