@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from es2_lightning.backbone.chat import ChatRenderer
+from es2_lightning.backbone.progress_bars import no_bars_in_files
 from es2_lightning.backbone.structure import num_layers
 from es2_lightning.errors import UserError
 
@@ -62,11 +62,8 @@ class ChatModel:
             UserError: The model is missing, gated, or has no safetensors weights.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging as transformers_logging
 
-        if not sys.stderr.isatty():
-            # In a file the bar would be one line of control characters.
-            transformers_logging.disable_progress_bar()
+        no_bars_in_files()
         with explaining_load_errors(name_or_path):
             tokenizer = AutoTokenizer.from_pretrained(
                 name_or_path, revision=revision, trust_remote_code=trust_remote_code

@@ -32,7 +32,7 @@ def draw(comparison: Comparison, layers: Sequence[int]) -> Figure:
     left.set_ylim(bottom=0)
     right.set_title("Accuracy of a linear probe")
     right.set_ylabel("share of test prompts (95 % interval)")
-    right.set_ylim(0.35, 1.03)
+    right.set_ylim(0.2, 1.03)
     for axes in (left, right):
         _mark(axes, layers, [s.layer for s in comparison.base.separability])
     # Below the panels, where it can cover nothing.

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from es2_lightning.reports.pictures.style import HARMFUL, HARMLESS, THRESHOLD, TUNED
 
@@ -29,10 +30,12 @@ def draw(metrics: Sequence[dict[str, Any]]) -> Figure:
     _line(kl, metrics, "train/kl_threshold", THRESHOLD, "τ", linestyle="--")
     kl.set_title("KL(base ‖ tuned)")
     kl.set_ylabel("nats per position")
-    if any(_points(metrics, key)[1] for key in ("train/kl", "train/harmful_kl")):
-        kl.set_yscale("log")
+    kl.set_yscale("log")
+    # The first step's KL is 0 to rounding, and would stretch the axis by many decades.
+    kl.set_ylim(bottom=1e-5)
     for axes in (loss, separation, kl):
         axes.set_xlabel("optimizer step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for boundary in _stage_starts(metrics):
             axes.axvline(boundary, color="black", linestyle=":", linewidth=1)
     handles, labels = kl.get_legend_handles_labels()
@@ -50,7 +53,11 @@ def _line(
 ) -> None:
     steps, values = _points(metrics, key)
     if values:
-        axes.plot(steps, values, color=colour, label=label, linestyle=linestyle)
+        # τ changes with the stage, at once.
+        drawstyle = "steps-mid" if key == "train/kl_threshold" else "default"
+        axes.plot(
+            steps, values, color=colour, label=label, linestyle=linestyle, drawstyle=drawstyle
+        )
 
 
 def _points(metrics: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
