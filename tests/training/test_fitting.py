@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -47,6 +48,15 @@ def run() -> TinyRun:
     return TinyRun(reference="adapter", dropout=0.1, schedule=schedule)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process started in the background may ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stays_one_and_what_is_left_resumes(tmp_path: Path) -> None:
     torch.manual_seed(5)
     whole, record = run(), Record()
