@@ -57,6 +57,8 @@ class TrainingRun:
         if self.measurer is None:
             return None
         log.info("Measuring the %s model", name)
+        # Lightning leaves the model on the CPU after `fit`.
+        self.chat_model.model.to(self.trainer.strategy.root_device)
         with rich_progress() as progress:
             return self.measurer.measure(
                 self.chat_model,
@@ -112,6 +114,7 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     )
 
     chat_model = load_chat_model(config.model)
+    chat_model.model.to(trainer.strategy.root_device)
     datamodule.connect(chat_model.renderer, kl_positions=config.loss.kl_positions)  # type: ignore[arg-type]
     if layers is None:
         threshold = config.layers.threshold

@@ -6,7 +6,7 @@ import sys
 
 
 def no_bars_in_files() -> None:
-    """Switch transformers' bars off where the output is no terminal, but a file of one long line."""
+    """Switch the bars off where the output is a file, in which they would be one long line."""
     from transformers.utils import logging as transformers_logging
 
     if not sys.stderr.isatty():
