@@ -114,7 +114,17 @@ class ES2Module(L.LightningModule):
         self._log_batch("train", losses, batch)
         self.log("train/stage", float(schedule.stage_index))
         self.log("train/kl_threshold", schedule.stage.kl_threshold)
-        return losses.loss
+        return losses.loss * self._missing_batches(batch_idx)
+
+    def _missing_batches(self, batch_idx: int) -> float:
+        """What makes a step's gradient the mean over its batches, however many it holds.
+
+        An epoch's last step may hold fewer than `accumulate_grad_batches`, but Lightning divides
+        by that number all the same.
+        """
+        accumulate = self.trainer.accumulate_grad_batches
+        first = batch_idx - batch_idx % accumulate
+        return accumulate / min(accumulate, self.trainer.num_training_batches - first)
 
     def _compared_kl(self, batch: PairedBatch, losses: Losses) -> float:
         if self.loss_settings.kl_check == "training":

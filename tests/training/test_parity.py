@@ -150,12 +150,15 @@ def plain_algorithm_1(run: TinyRun, accumulate: int) -> dict[str, list[Any]]:
         while steps < run.schedule.max_steps:
             optimizer.zero_grad()
             step_kl = 0.0
-            for _ in range(accumulate):
+            # The last step of an epoch takes the batches that are left.
+            size = min(accumulate, len(plan) - number % len(plan))
+            for _ in range(size):
                 total, kl = batch_losses(number, layers)
                 number += 1
-                step_kl += float(kl) / accumulate
-                (total / accumulate).backward()
-                noted["losses"].append(float(total.detach()))
+                step_kl += float(kl) / size
+                share = total / size
+                share.backward()
+                noted["losses"].append(float(share.detach()))
                 noted["gradients"].append({n: p.grad.clone() for n, p in names.items()})
             if step_kl > threshold:
                 reason = "kl_threshold"
@@ -174,15 +177,12 @@ def assert_parity(run: TinyRun, accumulate: int = 1, tolerance: float = TOLERANC
     record = Record()
     run.fit(record, accumulate_grad_batches=accumulate)
     assert run.ends == wanted["ends"]
-    losses = [loss * accumulate for loss in record.losses]
     # A loss is a difference of terms and may come near 0.
     scale = max(abs(loss) for loss in wanted["losses"])
-    assert losses == pytest.approx(wanted["losses"], abs=tolerance * scale, rel=0)
+    assert record.losses == pytest.approx(wanted["losses"], abs=tolerance * scale, rel=0)
     for got, want in zip(record.gradients, wanted["gradients"], strict=True):
         assert relative_error(got, want) <= tolerance
-    for got, want in zip(
-        record.parameters[accumulate - 1 :: accumulate], wanted["parameters"], strict=True
-    ):
+    for got, want in zip(record.parameters, wanted["parameters"], strict=True):
         assert relative_error(got, want) <= tolerance
     assert run.moved() > 1e-3
 
@@ -223,6 +223,13 @@ def test_architectures_that_normalise_queries_and_keys(architecture: Architectur
 
 def test_all_weights() -> None:
     assert_parity(two_layers("llama", mode="full"))
+
+
+@pytest.mark.parametrize("harmful_per_batch", [3, 4])
+def test_accumulated_steps(harmful_per_batch: int) -> None:
+    """Two batches a step; with 3 batches in an epoch, its last step has one."""
+    run = two_layers("llama", reference="adapter", harmful_per_batch=harmful_per_batch)
+    assert_parity(run, accumulate=2)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ class Record(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any
     ) -> None:
         self.losses.append(float(outputs["loss"]))
-        self.parameters.append(trainable(pl_module))
+        if len(self.parameters) < trainer.global_step:
+            self.parameters.append(trainable(pl_module))
 
 
 def trainable(module: nn.Module) -> dict[str, Tensor]:
