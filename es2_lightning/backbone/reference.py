@@ -56,29 +56,30 @@ class CopyReference:
     """A second, frozen model; what is needed when all weights train."""
 
     def __init__(self, chat_model: ChatModel) -> None:
-        source = chat_model.model
-        if hasattr(source, "unload"):
+        self._tuned = chat_model
+        copied = copy.deepcopy(chat_model.model)
+        if hasattr(copied, "unload"):
             # The copy is of the base model: an adapter in it would be dead weight.
-            source = copy.deepcopy(source).unload()
-        else:
-            source = copy.deepcopy(source)
+            copied = copied.unload()
         self._copy = ChatModel(
-            model=source.requires_grad_(False).eval(),
+            model=copied.requires_grad_(False).eval(),
             tokenizer=chat_model.tokenizer,
             renderer=chat_model.renderer,
         )
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """(B, T, V), without gradients."""
+        with self.chat_model() as reference:
+            return forward_logits(reference.model, batch)
+
+    @contextmanager
+    def chat_model(self) -> Iterator[ChatModel]:
+        """The frozen copy, on the device of the model that is tuned."""
         model: nn.Module = self._copy.model
         assert not model.training
         # Held outside the LightningModule, so that neither its checkpoint nor its `train()` reach
         # it; hence nobody else moves it either.
-        return forward_logits(model.to(batch.input_ids.device), batch)
-
-    @contextmanager
-    def chat_model(self) -> Iterator[ChatModel]:
-        """The frozen copy."""
+        model.to(self._tuned.device)
         yield self._copy
 
 
