@@ -37,10 +37,13 @@ def main(config: TrainConfig) -> None:
     save_versions(folder / "versions.json", seed=config.seed)
 
     run = build_run(config, folder)
-    base = run.measure("base")
-    run.train(ckpt_path=config.ckpt_path)
-    run.save_adapter()
-    comparison = run.compare(base, run.measure("tuned"))
+    try:
+        base = run.measure("base")
+        run.train(ckpt_path=config.ckpt_path)
+        run.save_adapter()
+        comparison = run.compare(base, run.measure("tuned"))
+    finally:
+        run.close()
     if comparison is not None:
         write_report(comparison, folder, separated_layers=run.layers, metrics=run.metrics.read())
     log.info("The run's folder: %s", folder)

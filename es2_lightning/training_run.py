@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from hydra.utils import get_class, instantiate
+from lightning.pytorch.loggers import WandbLogger
 
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
@@ -90,6 +91,13 @@ class TrainingRun:
         comparison = compare(base, tuned)
         write_results(comparison, self.folder / "evaluation")
         return comparison
+
+    def close(self) -> None:
+        """End W&B's run: the next job of a sweep begins one of its own."""
+        if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
+            import wandb
+
+            wandb.finish()
 
 
 def build_run(config: TrainConfig, folder: Path) -> TrainingRun:

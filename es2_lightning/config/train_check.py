@@ -30,9 +30,14 @@ def check_train(config: TrainConfig) -> None:
             "loss.harmful_kl_weight needs a judge that tells refusals: judge=keyword, or "
             "loss.harmful_kl_weight=0"
         )
+    micro_batch = config.trainer.get("micro_batch")
+    if micro_batch is not None and not (isinstance(micro_batch, int) and micro_batch >= 1):
+        raise UserError(
+            f"trainer.micro_batch={micro_batch} is not accepted. Accepted: a whole number ≥ 1 "
+            "(prompts in one pass), or null for the whole batch."
+        )
     depth = read_depth(config.model)
     layers = select_layers(config.layers, depth)
-    # Where the emergence layer is yet to be found there will be two, or one if it is the last.
-    if layers is not None:
-        make_stages(config.schedule, layers)
+    # The emergence layer that is yet to be found and the last layer make two stages.
+    make_stages(config.schedule, layers or [1, depth])
     require_both_classes(instantiate(config.data.source).load())

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from es2_lightning.backbone.settings import ModelSettings
-from es2_lightning.ranges import accepts, at_least
+from es2_lightning.ranges import at_least
 from es2_lightning.training.settings import LayerSettings, LossSettings, ScheduleSettings
 
 
@@ -33,13 +33,7 @@ class TrainConfig:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     optimizer: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(
-        default_factory=dict,
-        metadata=accepts(
-            "a micro_batch ≥ 1 or null",
-            lambda value: value.get("micro_batch") is None or value["micro_batch"] >= 1,
-        ),
-    )
+    trainer: dict[str, Any] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)

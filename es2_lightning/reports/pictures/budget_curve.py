@@ -57,5 +57,7 @@ def draw(comparison: Comparison) -> Figure:
     axes.set_xlabel("largest shift allowed / the layer's mean state norm")
     axes.set_ylabel("harmful answers recovered, %")
     axes.set_title("SCAV, any configuration of the grid")
-    figure.legend(loc="outside lower center", ncols=3)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure

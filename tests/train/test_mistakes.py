@@ -1,0 +1,47 @@
+"""Mistakes are told before any weights load: the key, the value, and what is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Train
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["loss.kl_wieght=3"], "loss.kl_wieght is not a key. Did you mean loss.kl_weight?"),
+        (["+loss.foo=1"], "loss.foo is not a key"),
+        (["loss.kl_weight=-1"], "loss.kl_weight=-1 is not accepted. Accepted: a number ≥ 0"),
+        (["loss.kl_weight=abc"], "loss.kl_weight=abc is not accepted"),
+        (
+            ["layers=list", "layers.indices=[99]"],
+            "layer 99 is out of range; the model has 6 layers",
+        ),
+        (["layers=list"], "layers.indices is empty"),
+        (["layers=[5]"], "layers=list layers.indices=[5]"),
+        (["layers=all", "schedule.kl_threshold=[1,2]"], "there are 6 stages"),
+        (["schedule.max_steps=null"], "give schedule.max_epochs or schedule.max_steps"),
+        (["model=nosuch"], "model=hf model.name_or_path=nosuch"),
+        (["model.name_or_path=./nowhere"], "no such folder"),
+        (["model.mode=full"], "Accepted with model.mode=full: model.reference=copy"),
+        (["model=hf", "data=organism"], "model.name_or_path"),
+        (["data=files"], "data.source.harmful has no value"),
+        (["data=files", "data.source.harmful=a.txt", "data.source.harmless=b.txt"], "no such file"),
+        (["+data.source.train_harmful=0"], "the train split has no harmful prompts"),
+        (["trainer.max_epochs=3"], "Did you mean schedule.max_epochs?"),
+        (["trainer.micro_batch=0"], "trainer"),
+        (["~judge"], "loss.harmful_kl_weight needs a judge"),
+        (["seed=-1"], "seed=-1 is not accepted"),
+        (["ckpt_path=last"], "there is no run to resume"),
+    ],
+)
+def test_a_mistake_is_a_sentence(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    train(*words, status=2)
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "outputs").exists()
