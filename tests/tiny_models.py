@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from es2_lightning.backbone.chat import ChatRenderer
@@ -52,6 +52,10 @@ def tiny_tokenizer(*, template: str | None = TEMPLATE) -> PreTrainedTokenizerFas
     vocabulary = {word: i for i, word in enumerate(special + WORDS)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # As Llama's: a text that is tokenized with special tokens gets a <bos> of its own.
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])]
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
     )
