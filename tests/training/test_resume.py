@@ -110,6 +110,8 @@ def test_the_checkpoint_holds_what_trains_and_plain_containers(tmp_path: Path) -
     held = sum(t.numel() for t in loaded["state_dict"].values())
     assert held == trained < sum(p.numel() for p in whole.module.parameters()) / 2
     assert loaded["es2"]["layers"] == [2, 4]
+    norms = whole.module.objective.base_norms
+    assert loaded["es2"]["base_norms"] == norms and all(norm > 0 for norm in norms.values())
     assert "hyper_parameters" not in loaded
 
 
