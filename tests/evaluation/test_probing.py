@@ -32,6 +32,19 @@ def test_accuracy_by_layer_repeats_itself_and_depends_on_the_held_out_prompts() 
     assert min(seen) > max(given)
 
 
+def test_a_model_in_train_mode_is_probed_without_dropout_and_left_in_its_mode() -> None:
+    chat_model, splits = tiny_chat_model(), tiny_splits()
+    chat_model.model = add_lora(chat_model.model, r=2, lora_dropout=0.5)
+    for name, parameter in chat_model.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    groups = ([p.text for p in splits.train.harmful], [p.text for p in splits.train.harmless])
+    still = probe_accuracy_by_layer(chat_model, *groups)
+    chat_model.model.train()
+    assert [probe_accuracy_by_layer(chat_model, *groups) for _ in range(2)] == [still] * 2
+    assert chat_model.model.training
+
+
 def test_too_few_prompts_are_named() -> None:
     chat_model = tiny_chat_model()
     with pytest.raises(UserError, match="no harmless prompts"):
