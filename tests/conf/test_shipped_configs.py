@@ -1,0 +1,148 @@
+"""Every shipped choice composes, says what it is for, and starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import es2_lightning.train  # noqa: F401  (registers the schema and the resolvers)
+from es2_lightning.config.location import conf_dir
+from es2_lightning.config.train_schema import TrainConfig
+
+from ..tiny_models import WORDS, tiny_chat_model
+from ..train.conftest import SMALL, TINY_EVALUATION, Train, train  # noqa: F401
+
+CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml"))
+# What a choice needs beside itself to run on the organism, on a CPU, in seconds.
+NEEDS = {
+    "layers=list": ["layers.indices=[3,6]"],
+    "logger=wandb": ["logger.offline=true"],
+    "evaluate=default": list(TINY_EVALUATION),
+    "evaluate=organism": list(TINY_EVALUATION),
+}
+REAL = ("model=hf", "model=mistral")
+OTHER_PROMPTS = ("data=files", "data=advbench_alpaca")
+SLOW = ("experiment=paper", "evaluate=organism", "evaluate=default", "logger=wandb")
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_it_composes(choice: str) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", overrides=[choice], return_hydra_config=False)
+    group, name = choice.split("=")
+    assert group in TrainConfig.__dataclass_fields__ or group == "experiment"
+    assert OmegaConf.to_container(config)
+    assert isinstance(yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text()), dict)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else [])
+        for c in CHOICES
+        if c not in (*REAL, *OTHER_PROMPTS)
+    ],
+)
+def test_it_starts(train: Train, choice: str) -> None:  # noqa: F811
+    quick = [] if choice.startswith("evaluate=") else ["evaluate=none"]
+    many = ["layers.emergence=3"] if choice != "layers=list" else []
+    if choice.startswith("layers=") and choice != "layers=emergence_terminal":
+        many = []
+    folder = train(*SMALL, *many, choice, *quick, *NEEDS.get(choice, []))
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def tiny_mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in the Hub's layout."""
+    folder = tmp_path_factory.mktemp("tiny_mistral")
+    chat_model = tiny_chat_model("mistral")
+    chat_model.model.save_pretrained(folder)
+    chat_model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both data sets' folders, with the columns that theirs have on the Hub."""
+    folder = tmp_path_factory.mktemp("data_sets")
+    rows = {
+        "AdvBench": [{"prompt": f"w0 w1 {word}", "target": "Sure"} for word in WORDS],
+        "alpaca": [
+            {
+                "instruction": f"w2 {word}",
+                "input": "w3" if i % 2 else "",
+                "output": "w4",
+                "text": "",
+            }
+            for i, word in enumerate(WORDS)
+        ],
+    }
+    for name, of_name in rows.items():
+        (folder / name).mkdir()
+        text = "".join(json.dumps(row) + "\n" for row in of_name)
+        (folder / name / "train.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("preset", REAL)
+def test_a_real_preset_runs_on_a_local_copy(
+    train: Train,  # noqa: F811
+    preset: str,
+    tiny_mistral: Path,
+    data_sets: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = train(
+        preset,
+        "loss.kl_weight=0.5",
+        f"model.name_or_path={tiny_mistral}",
+        f"data.source.harmful.path={data_sets / 'AdvBench'}",
+        f"data.source.harmless.path={data_sets / 'alpaca'}",
+        "layers=list",
+        "layers.indices=[2,4]",
+        "schedule.max_steps=1",
+        "trainer.accelerator=cpu",
+        *TINY_EVALUATION,
+        "evaluate.max_new_tokens=4",
+    )
+    shown = capsys.readouterr().out
+    for selected in ("data=advbench_alpaca", "judge=keyword", "loss=default", "trainer=gpu"):
+        assert selected in shown
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["loss"]["kl_weight"] == 0.5
+    assert (folder / "adapter" / "adapter_config.json").exists() and (folder / "table.txt").exists()
+
+
+def test_an_override_wins_over_what_a_preset_selects() -> None:
+    def composed(*words: str) -> TrainConfig:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("train", overrides=list(words))  # type: ignore[return-value]
+
+    assert composed("model=mistral").loss.distance_unit == "base_norm"
+    assert composed("model=mistral", "loss=paper").loss.distance_unit == "raw"
+    assert composed("model=mistral", "experiment=paper").optimizer["lr"] == 1e-6
+    assert "organism" in composed("model=mistral", "data=organism").data.source["_target_"]
+
+
+def test_the_papers_values() -> None:
+    """Table 5 of arXiv 2603.20206."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", overrides=["experiment=paper", "model=mistral"])
+    assert config.optimizer._target_ == "torch.optim.AdamW"
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (1e-6, 0.01)
+    lora = config.model.lora
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (8, 16, 0.05)
+    assert (config.data.harmless_per_batch, config.data.harmful_per_batch) == (50, 10)
+    assert config.trainer.accumulate_grad_batches == 4
+    assert config.schedule.max_epochs * 2 == 50 and config.schedule.order == "sequential"
+    assert config.loss.harmful_kl_weight == 0 and config.loss.separation_weight == 1
