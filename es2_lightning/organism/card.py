@@ -66,9 +66,9 @@ code does what it says and a place to try ideas within minutes.
 def figures_table(figures: dict[str, Any]) -> Table:
     """The figures of one organism, with their targets."""
     table = Table(box=box.SIMPLE_HEAD, title="The organism, on test prompts", title_justify="left")
-    table.add_column("figure")
+    table.add_column("figure", no_wrap=True)
     table.add_column("measured", justify="right")
-    table.add_column("target", justify="right")
+    table.add_column("target", justify="right", no_wrap=True)
     for key, target in TARGETS.items():
         sign = "≤" if target.at_most else "≥"
         style = None if target.met(figures[key]) else "bold red"
@@ -76,7 +76,8 @@ def figures_table(figures: dict[str, Any]) -> Table:
         table.add_row(
             target.words, f"{figures[key]:.3f}", f"{sign} {target.bound:.2f}{missed}", style=style
         )
-    table.add_row("probe accuracy by layer", _by_layer(figures), "")
+    table.caption = f"Probe accuracy by layer: {_by_layer(figures)}"
+    table.caption_justify = "left"
     return table
 
 
