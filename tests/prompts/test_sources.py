@@ -99,7 +99,7 @@ def test_copies_are_dropped_and_a_prompt_of_both_classes_is_refused(
     ("name", "content", "message"),
     [
         ("a.jsonl", '{"prompt": "x"}\n{"prompt": 3}\n', "a.jsonl, row 2: prompt is int"),
-        ("a.jsonl", '{"prompt": "x"}\n\n{"promt": "y"}\n', "row 3: there is no column 'prompt'"),
+        ("a.jsonl", '{"prompt": "x"}\n\n{"question": "y"}\n', "row 3: there is no column 'prompt'"),
         ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', "a.jsonl, row 2: not JSON"),
         ("a.jsonl", "[1]\n", "a.jsonl, row 1: a JSON object is needed"),
         ("a.jsonl", '{"prompt": "  "}\n', "a.jsonl, row 1: prompt is empty"),
@@ -152,5 +152,5 @@ def test_what_the_hub_has_not_is_a_sentence() -> None:
     known = {"path": "nobody/nothing-at-all", "columns": ["prompt"]}
     with pytest.raises(UserError, match=r"data\.source\.harmful\.path=nobody/nothing-at-all"):
         HubPrompts(harmful=known, harmless=known).load()
-    with pytest.raises(UserError, match=r"data\.source\.harmless\.colums: accepted are path"):
-        HubPrompts(harmful=known, harmless={"path": "x", "colums": ["y"]})
+    with pytest.raises(UserError, match=r"data\.source\.harmless\.column: accepted are path"):
+        HubPrompts(harmful=known, harmless={"path": "x", "column": ["y"]})
