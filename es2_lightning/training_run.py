@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
-from es2_lightning.backbone.reference import Reference, make_reference
+from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import rich_progress
@@ -46,6 +46,7 @@ class TrainingRun:
 
     folder: Path
     chat_model: ChatModel
+    reference: Reference
     datamodule: PromptDataModule
     module: L.LightningModule
     trainer: L.Trainer
@@ -74,6 +75,14 @@ class TrainingRun:
         if ckpt_path == "last":
             ckpt_path = str(self.folder / "checkpoints" / "last.ckpt")
         fit(self.trainer, self.module, self.datamodule, ckpt_path=ckpt_path)
+        if not answers_differ(
+            self.chat_model, self.reference, self.datamodule.splits.test.prompts[0].text
+        ):
+            # lm-eval #2432: an adapter that is silently ignored gives the base model's scores.
+            log.warning(
+                "The tuned model's logits are the base model's: no step was applied, or the "
+                "adapter has no effect. What follows compares the base model with itself."
+            )
 
     def save_adapter(self) -> None:
         """Write what was trained: the adapter in peft's format, or the whole model."""
@@ -143,7 +152,9 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
         terminal_state=config.layers.terminal_state,
         micro_batch=config.trainer.get("micro_batch"),
     )
-    return TrainingRun(folder, chat_model, datamodule, module, trainer, metrics, layers, measurer)
+    return TrainingRun(
+        folder, chat_model, reference, datamodule, module, trainer, metrics, layers, measurer
+    )
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Any]:

@@ -109,3 +109,11 @@ def forward_logits(model: Any, batch: TokenBatch) -> Tensor:
     """(B, T, V) of a plain forward pass, without gradients."""
     output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
     return output.logits
+
+
+def answers_differ(chat_model: ChatModel, reference: Reference, prompt: str) -> bool:
+    """Whether the model's logits on a prompt differ at all from its reference's."""
+    tokens = chat_model.renderer.encode([prompt]).to(chat_model.device)
+    with eval_mode(chat_model.model):
+        tuned = forward_logits(chat_model.model, tokens)
+    return not torch.equal(tuned, reference.logits(tokens).to(tuned.device))

@@ -98,6 +98,17 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(8))
 
 
+def test_a_run_without_an_applied_step_says_so(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*SMALL, "evaluate=none", "layers=single")
+    train(*words)
+    assert "the base model's" not in capsys.readouterr().out
+    # Nothing is separated and nothing is kept: no gradient moves the adapter.
+    train(*words, "optimizer.lr=0")
+    assert "The tuned model's logits are the base model's" in capsys.readouterr().out
+
+
 def test_resuming_with_other_layers_is_refused(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
