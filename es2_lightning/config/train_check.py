@@ -36,6 +36,11 @@ def check_train(config: TrainConfig) -> None:
             f"trainer.micro_batch={micro_batch} is not accepted. Accepted: a whole number ≥ 1 "
             "(prompts in one pass), or null for the whole batch."
         )
+    devices = config.trainer.get("devices", 1)
+    if (isinstance(devices, int) and devices > 1) or (
+        isinstance(devices, list) and len(devices) > 1
+    ):
+        raise UserError(f"trainer.devices={devices}: a run trains on one device. Accepted: 1.")
     depth = read_depth(config.model)
     layers = select_layers(config.layers, depth)
     # The emergence layer that is yet to be found and the last layer make two stages.

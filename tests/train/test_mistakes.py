@@ -33,6 +33,7 @@ from .conftest import Train
         (["+data.source.train_harmful=0"], "the train split has no harmful prompts"),
         (["trainer.max_epochs=3"], "Did you mean schedule.max_epochs?"),
         (["trainer.micro_batch=0"], "trainer"),
+        (["trainer.devices=2"], "a run trains on one device"),
         (["~judge"], "loss.harmful_kl_weight needs a judge"),
         (["seed=-1"], "seed=-1 is not accepted"),
         (["ckpt_path=last"], "there is no run to resume"),
