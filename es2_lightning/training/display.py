@@ -28,13 +28,24 @@ class StageDisplay(L.Callback):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._progress: Progress | None = None
-        self._tasks: dict[int, TaskID] = {}
+        self._bar = TaskID(0)
+        self._shown = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the display."""
-        if not (self._console.is_terminal and trainer.is_global_zero):
-            return
+        """Hear of each stage's end."""
+        self._shown = self._console.is_terminal and trainer.is_global_zero
         assert isinstance(pl_module, ES2Module)
+        if self._shown:
+            pl_module.on_stage_end.append(self._complete)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        """Show the bar of a stage that begins."""
+        assert isinstance(pl_module, ES2Module) and pl_module.schedule is not None
+        schedule = pl_module.schedule
+        if not self._shown or self._progress is not None or schedule.finished:
+            return
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -43,8 +54,14 @@ class StageDisplay(L.Callback):
             TextColumn("{task.fields[figures]}"),
             console=self._console,
         )
+        self._bar = self._progress.add_task(
+            f"Stage {schedule.stage_index + 1}/{len(pl_module.stages)}, layer "
+            + ", ".join(map(str, schedule.stage.layers)),
+            completed=schedule.steps,
+            total=schedule.stage.budget(schedule.steps_per_epoch),
+            figures="",
+        )
         self._progress.start()
-        pl_module.on_stage_end.append(self._complete)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
@@ -54,35 +71,24 @@ class StageDisplay(L.Callback):
             return
         assert isinstance(pl_module, ES2Module) and pl_module.schedule is not None
         schedule = pl_module.schedule
-        if schedule.finished:
-            return
         logged = trainer.callback_metrics
         loss, kl = (float(logged.get(f"train/{name}", float("nan"))) for name in ("loss", "kl"))
         self._progress.update(
-            self._task(pl_module),
+            self._bar,
             completed=schedule.steps,
             figures=f"loss {loss:.3g}  KL {kl:.2g} (τ {schedule.stage.kl_threshold:g})",
         )
 
-    def _task(self, module: ES2Module) -> TaskID:
-        assert self._progress is not None and module.schedule is not None
-        number = module.schedule.stage_index
-        if number not in self._tasks:
-            stage = module.schedule.stage
-            budget = stage.budget(module.schedule.steps_per_epoch)
-            self._tasks[number] = self._progress.add_task(
-                f"Stage {number + 1}/{len(module.stages)}, layer "
-                + ", ".join(map(str, stage.layers)),
-                total=budget,
-                figures="",
-            )
-        return self._tasks[number]
-
     def _complete(self, end: StageEnd) -> None:
-        if self._progress is not None and end.stage in self._tasks:
+        """Leave the stage's last state on the terminal, so that what is logged comes below it."""
+        if self._progress is not None:
             self._progress.update(
-                self._tasks[end.stage], total=max(end.steps, 1), completed=end.steps
+                self._bar,
+                total=max(end.steps, 1),
+                completed=end.steps,
+                figures=f"KL {end.kl:.2g}",
             )
+        self._stop()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the display away; its last state stays."""

@@ -157,6 +157,11 @@ class ES2Module(L.LightningModule):
             self._end_stage(end)
 
     def _end_stage(self, end: StageEnd) -> None:
+        # A fresh optimizer, as Lightning itself makes one at the start of `fit`.
+        self.trainer.strategy.setup_optimizers(self.trainer)
+        # Displays first: a line logged through a live display would tear it.
+        for report in self.on_stage_end:
+            report(end)
         log.info(
             "Stage %d of %d over layer %s ended: %s after %d steps (KL %.4g, threshold %.4g)",
             end.stage + 1,
@@ -167,10 +172,6 @@ class ES2Module(L.LightningModule):
             end.kl,
             self.stages[end.stage].kl_threshold,
         )
-        # A fresh optimizer, as Lightning itself makes one at the start of `fit`.
-        self.trainer.strategy.setup_optimizers(self.trainer)
-        for report in self.on_stage_end:
-            report(end)
         if self._running.finished:
             self.trainer.should_stop = True
 
