@@ -132,5 +132,5 @@ def _caption(comparison: Comparison) -> str:
         return f"{words} No SCAV: {escape(comparison.base.no_scav or 'not measured')}."
     return (
         f"{words} Shifts are relative to each layer's mean state norm and count any configuration "
-        f"of the grid; ∞: no measured budget (up to {largest:g}) sufficed."
+        f"of the grid, interpolated between measured budgets; ∞: none (up to {largest:g}) sufficed."
     )
