@@ -43,11 +43,16 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 ## How it was made
 `python -m es2_lightning.organism seed={seed}`: {answering} steps in which everything is answered,
-then {aligning} in which harmful requests are refused, on prompts of the training split;
-{seconds} s on {threads} threads.
+then {aligning} in which harmful requests are refused, on prompts of the training split. How long
+it took with each seed is in the table; other programs on the machine make it longer.
+
+## Licence and intended use
+Apache-2.0. A test bed for defences of hidden states and attacks on them. It is no assistant, and
+its refusals protect nothing.
 
 ## Measured
-On {n} test prompts of each kind, with greedy decoding, after training with each of the seeds. The
+On {n} test prompts of each kind (probes and classifiers: {n} harmful and {n} harmless), with
+greedy decoding, after training with each of the seeds. The
 verb-object pairs and the templates of test prompts occur in no training prompt.
 
 {table}
@@ -112,12 +117,17 @@ def card(runs: Sequence[dict[str, Any]]) -> str:
     lines.append(
         f"| probe accuracy, layers 1–{len(first['probe_accuracy'])} | rising | {by_layer} |"
     )
+    lines += [
+        f"| {words} | | " + " | ".join(value(r) for r in runs) + " |"
+        for words, value in (
+            ("seconds of training, on threads", lambda r: f"{r['seconds']:.0f}, {r['threads']}"),
+            ("size in MB", lambda r: f"{r['megabytes']:.1f}"),
+        )
+    ]
     return _CARD.format(
         seed=first["seed"],
         answering=first["steps"][0],
         aligning=first["steps"][1],
-        seconds=round(first["seconds"]),
-        threads=first["threads"],
         n=first["n"],
         table="\n".join(lines),
         settings="; ".join(f"seed {r['seed']}: {r['scav_setting']}" for r in runs),

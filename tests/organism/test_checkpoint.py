@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_it_is_small_safe_and_carded() -> None:
     assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 10_000_000
     words = (CHECKPOINT / "README.md").read_text(encoding="utf-8")
     assert all(target.words in words for target in TARGETS.values())
+
+
+def test_it_tells_nothing_of_where_and_when_it_was_made() -> None:
+    for path in CHECKPOINT.iterdir():
+        header = path.read_bytes()
+        if path.suffix == ".safetensors":
+            length = int.from_bytes(header[:8], "little")
+            header = header[8 : 8 + length]
+        words = header.decode("utf-8")
+        assert not re.search(r"/(home|root|tmp|work|Users)/|\b20\d\d-\d\d-\d\d\b", words), path.name
 
 
 def test_plain_transformers_load_it_and_chat() -> None:
@@ -104,6 +115,7 @@ def test_the_card_shows_every_seed_and_what_was_missed(tmp_path: Path) -> None:
             "probe_accuracy": [0.5, 1.0],
             "scav_setting": "every_token, P0 = 0.01",
             "n": 200,
+            "megabytes": 5.1,
             "seed": seed,
             "steps": [1500, 300],
             "seconds": 300.0,
@@ -111,6 +123,7 @@ def test_the_card_shows_every_seed_and_what_was_missed(tmp_path: Path) -> None:
         }
 
     text = card([figures(1, 0.99), figures(2, 0.5)])
+    assert text.count("300, 2") == 2, "the seconds of every seed"
     assert "seed=1" in text and "| seed 1 | seed 2 |" in text and "0.500" in text
     from rich.console import Console
 
