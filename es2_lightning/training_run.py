@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from lightning.pytorch.loggers import WandbLogger
 
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
 from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
+from es2_lightning.config.objects import build, build_optimizer
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import rich_progress
@@ -115,19 +116,19 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     depth = read_depth(config.model)
     layers = select_layers(config.layers, depth)
     datamodule = PromptDataModule(
-        instantiate(config.data.source).load(),
+        build(config.data.source, "data.source").load(),
         harmless_per_batch=config.data.harmless_per_batch,
         harmful_per_batch=config.data.harmful_per_batch,
         use_responses=config.data.use_responses,
         seed=config.seed,
     )
-    measurer = instantiate(config.evaluate) if config.evaluate else None
+    measurer = build(config.evaluate, "evaluate") if config.evaluate else None
     metrics = RunMetrics(folder)
     trainer = make_trainer(
         config.trainer,
         folder=folder,
         loggers=[metrics, *_loggers(config, folder)],
-        callbacks=[instantiate(c) for c in config.callbacks.values()],
+        callbacks=[build(c, f"callbacks.{name}") for name, c in config.callbacks.items()],
     )
 
     chat_model = load_chat_model(config.model)
@@ -141,14 +142,14 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     make_trainable(chat_model, config.model)
     reference = make_reference(config.model.reference, chat_model)
     if config.loss.harmful_kl_weight > 0:
-        _give_refusals(datamodule, reference, instantiate(config.judge))
+        _give_refusals(datamodule, reference, build(config.judge, "judge"))
     module = get_class(config.method["_target_"])(
         chat_model,
         reference,
         layers=layers,
         loss=config.loss,
         schedule=config.schedule,
-        optimizer=instantiate({**config.optimizer, "_partial_": True}),
+        optimizer=build_optimizer(config.optimizer),
         terminal_state=config.layers.terminal_state,
         micro_batch=config.trainer.get("micro_batch"),
     )
@@ -163,7 +164,7 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Any]:
     offline = settings.pop("offline", False)
     if settings.get("_target_", "").endswith("WandbLogger"):
         settings["offline"] = offline
-    return [instantiate(settings, save_dir=str(folder))] if settings else []
+    return [build({**settings, "save_dir": str(folder)}, "logger")] if settings else []
 
 
 def _give_refusals(datamodule: PromptDataModule, reference: Reference, judge: Any) -> None:

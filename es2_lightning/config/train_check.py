@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hydra.utils import instantiate
+from pathlib import Path
 
+from es2_lightning.config.objects import build, build_optimizer
 from es2_lightning.config.train_schema import TrainConfig
 from es2_lightning.errors import UserError
 
@@ -13,7 +14,8 @@ def check_train(config: TrainConfig) -> None:
 
     Raises:
         UserError: A model that is not there, a layer that it lacks, stages without a budget or
-            with too many thresholds, prompts that cannot be read, a class without prompts.
+            with too many thresholds, a checkpoint that is not there, a word or value that an
+            object does not take, prompts that cannot be read, a class without prompts.
     """
     from es2_lightning.backbone.loading import read_depth
     from es2_lightning.prompts.requirements import require_both_classes
@@ -30,6 +32,23 @@ def check_train(config: TrainConfig) -> None:
             "loss.harmful_kl_weight needs a judge that tells refusals: judge=keyword, or "
             "loss.harmful_kl_weight=0"
         )
+    if config.ckpt_path not in (None, "last") and not Path(str(config.ckpt_path)).is_file():
+        raise UserError(
+            f"ckpt_path={config.ckpt_path}: no such file. Accepted: a checkpoint that a run wrote, "
+            "such as outputs/<run>/checkpoints/last.ckpt, or last."
+        )
+    for word in ("max_epochs", "max_steps"):
+        if word in config.trainer:
+            raise UserError(
+                f"trainer.{word}={config.trainer[word]}: stages have budgets of their own. "
+                f"Accepted: schedule.{word}."
+            )
+    accumulated = config.trainer.get("accumulate_grad_batches", 1)
+    if not (isinstance(accumulated, int) and accumulated >= 1):
+        raise UserError(
+            f"trainer.accumulate_grad_batches={accumulated} is not accepted. "
+            "Accepted: a whole number ≥ 1."
+        )
     micro_batch = config.trainer.get("micro_batch")
     if micro_batch is not None and not (isinstance(micro_batch, int) and micro_batch >= 1):
         raise UserError(
@@ -41,8 +60,13 @@ def check_train(config: TrainConfig) -> None:
         isinstance(devices, list) and len(devices) > 1
     ):
         raise UserError(f"trainer.devices={devices}: a run trains on one device. Accepted: 1.")
+    build_optimizer(config.optimizer)
+    if config.judge:
+        build(config.judge, "judge")
+    if config.evaluate:
+        build(config.evaluate, "evaluate")
     depth = read_depth(config.model)
     layers = select_layers(config.layers, depth)
     # The emergence layer that is yet to be found and the last layer make two stages.
     make_stages(config.schedule, layers or [1, depth])
-    require_both_classes(instantiate(config.data.source).load())
+    require_both_classes(build(config.data.source, "data.source").load())

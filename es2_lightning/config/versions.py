@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +29,7 @@ def save_versions(path: Path, *, seed: int) -> None:
     versions = {
         "seed": seed,
         "command": sys.argv[1:],
+        "commit": checkout_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
@@ -35,3 +37,17 @@ def save_versions(path: Path, *, seed: int) -> None:
         "packages": found,
     }
     path.write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
+
+
+def checkout_commit() -> str | None:
+    """The git commit of the checkout that this package runs from; None where it is installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -117,7 +117,7 @@ def test_resuming_with_other_layers_is_refused(
     checkpoint = folder / "checkpoints" / "last.ckpt"
     train(*words, "layers=list", "layers.indices=[3,6]", f"ckpt_path={checkpoint}", status=1)
     assert "layers" in capsys.readouterr().err
-    train(*words, "ckpt_path=nowhere.ckpt", status=1)
+    train(*words, "ckpt_path=nowhere.ckpt", status=2)
     assert "ckpt_path=nowhere.ckpt: no such file" in capsys.readouterr().err
 
 
