@@ -88,3 +88,31 @@ class LayerSettings:
     terminal_state: str = field(default="pre_norm", metadata=one_of("pre_norm", "post_norm"))
     """Whether layer L is read before or after the final norm. The paper does not say; it calls the
     distance unbounded, which is true before the norm."""
+
+
+@dataclass
+class StepSettings:
+    """How a training step is computed. Every choice gives the same losses and gradients."""
+
+    truncate: bool = True
+    """Compute nothing of a harmful prompt above the deepest layer that is separated, unless it has
+    a refusal whose KL is taken."""
+    kl_chunk: int | None = field(default=256, metadata=at_least(1))
+    """Positions that pass through the head at a time, in float32; null: all at once, as logits."""
+    packing: str = field(
+        default="auto", metadata=one_of("auto", "off", "grid", "block_mask", "native")
+    )
+    """`off`: prompts padded to the longest. Otherwise no padding is computed; attention is gathered
+    onto a (prompt, longest) grid, or masked by blocks, or left to the kernel that
+    model.attn_implementation names (flash_attention_2, flex_attention), which finds the prompts by
+    their positions. `auto`: what is exact for the model and cheapest."""
+    shared_prefix: str = field(default="auto", metadata=one_of("auto", "always", "never"))
+    """Compute the tokens that all prompts of a batch begin with only once; needs packing. `auto`:
+    unless LoRA dropout is on, since all prompts would share its mask there."""
+    micro_batch: int | None = field(default=None, metadata=at_least(1))
+    """The most prompts in one pass; null: the whole batch. For memory; recomputes all but the
+    head."""
+    lean_norms: bool = False
+    """Recompute the norms in the backward pass instead of keeping what they saw."""
+    compile: bool = False
+    """torch.compile on each block."""
