@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.fingerprint import weights_fingerprint
 from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
+from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
 from es2_lightning.config.earlier_run import LAYERS
 from es2_lightning.config.loaded_prompts import load_prompts
@@ -153,7 +154,8 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     log.info("Layers to separate: %s of %d", ", ".join(map(str, layers)), depth)
     write_atomically(folder / LAYERS, json.dumps({"separated": layers, "depth": depth}))
     make_trainable(chat_model, config.model)
-    reference = make_reference(config.model.reference, chat_model)
+    packing = choose_packing(chat_model.model, config.step.packing, datamodule.some_rows())
+    reference = make_reference(config.model.reference, chat_model, packing=packing)
     if config.loss.harmful_kl_weight > 0:
         _give_refusals(datamodule, reference, build_judges(config.judge).attacker)
     module = get_class(config.method["_target_"])(
@@ -164,7 +166,8 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
         schedule=config.schedule,
         optimizer=build_optimizer(config.optimizer),
         terminal_state=config.layers.terminal_state,
-        micro_batch=config.trainer.get("micro_batch"),
+        step=config.step,
+        packing=packing,
     )
     evaluator = None
     if config.evaluate.enabled:

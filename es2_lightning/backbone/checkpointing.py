@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from es2_lightning.backbone.packed_attention import recomputing
 from es2_lightning.backbone.structure import causal_lm_of
 
-NON_REENTRANT = {"use_reentrant": False}
-"""Re-entrant checkpointing fires hooks twice, and what they captured carries no gradient."""
+HOW = {"use_reentrant": False, "context_fn": recomputing}
+"""Re-entrant checkpointing fires hooks twice, and what they captured carries no gradient. A
+recomputed block must see the layout of its forward pass."""
 
 
 def enable_checkpointing(model: nn.Module) -> None:
@@ -19,9 +21,9 @@ def enable_checkpointing(model: nn.Module) -> None:
     """
     causal_lm = causal_lm_of(model)
     if hasattr(causal_lm, "activation_checkpointing_enable"):
-        causal_lm.activation_checkpointing_enable(activation_checkpointing_kwargs=NON_REENTRANT)
+        causal_lm.activation_checkpointing_enable(activation_checkpointing_kwargs=HOW)
     else:  # transformers before it was renamed
-        causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=NON_REENTRANT)
+        causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=HOW)
     assert _asked(model), "no module took activation checkpointing"
 
 

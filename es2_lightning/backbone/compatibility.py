@@ -51,7 +51,7 @@ def check_settings(settings: ModelSettings, config: PretrainedConfig) -> None:
         if settings.gradient_checkpointing and not architecture.supports_gradient_checkpointing:
             raise UserError(
                 f"model.gradient_checkpointing=true: {architecture.__name__} does not take it. "
-                "Accepted: model.gradient_checkpointing=false, with trainer.micro_batch for memory."
+                "Accepted: model.gradient_checkpointing=false, with step.micro_batch for memory."
             )
 
 
@@ -157,7 +157,7 @@ def _check_quantization(settings: ModelSettings, config: PretrainedConfig) -> No
     if not torch.cuda.is_available():
         raise UserError(
             "model.mode=qlora: 4-bit weights need a CUDA device, and this machine has none. "
-            "Accepted here: model.mode=lora, with trainer.micro_batch and "
+            "Accepted here: model.mode=lora, with step.micro_batch and "
             "model.gradient_checkpointing=true for memory."
         )
     if importlib.util.find_spec("bitsandbytes") is None:

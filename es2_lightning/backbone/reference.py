@@ -2,13 +2,16 @@
 
 One interface, chosen by config. The kinds give the same loss and the same gradients to rounding.
 A reference is never in a checkpoint, never in train mode, never receives gradients.
+
+Shape legend: E outputs: all output positions of all rows, in their order. D width.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,14 +20,43 @@ from torch import Tensor, nn
 from es2_lightning.backbone.adapters import adapter_is_on, adapter_off
 from es2_lightning.backbone.chat import Asked, TokenBatch
 from es2_lightning.backbone.chat_model import ChatModel, eval_mode
+from es2_lightning.backbone.head import linear_head, logits_of
+from es2_lightning.backbone.head_statistics import HeadStatistics
+from es2_lightning.backbone.layouts import Packing, lay_out
+from es2_lightning.backbone.linear_head import LinearHead
+from es2_lightning.backbone.row_pass import run_rows
+from es2_lightning.backbone.token_rows import TokenRow
 from es2_lightning.errors import UserError
+
+Logits = Callable[[Tensor], Tensor]
+"""(…, D) → (…, V)."""
+
+
+@dataclass(frozen=True)
+class HiddenOutputs:
+    """What left the reference's final norm, and the head that makes logits of it.
+
+    Attributes:
+        hidden_ED: Without gradients.
+        head: As tensors, or, where it is no plain linear map, as a function.
+    """
+
+    hidden_ED: Tensor
+    head: LinearHead | Logits
+
+    def select(self, index: Tensor) -> HiddenOutputs:
+        """Some of the outputs."""
+        return replace(self, hidden_ED=self.hidden_ED.index_select(0, index))
+
+
+ReferenceOutputs = HiddenOutputs | HeadStatistics
 
 
 class Reference(Protocol):
     """The reference's answers."""
 
-    def logits(self, batch: TokenBatch) -> Tensor:
-        """(B, T, V), without gradients, on the batch's device."""
+    def outputs(self, rows: Sequence[TokenRow]) -> ReferenceOutputs:
+        """Its next-token distributions at all output positions of the rows, in their order."""
         ...
 
     def chat_model(self) -> Any:
@@ -33,15 +65,21 @@ class Reference(Protocol):
 
 
 class AdapterReference:
-    """The same weights with the adapter off: no second copy. Needs a peft model."""
+    """The same weights with the adapter off: no second copy. Needs a peft model.
 
-    def __init__(self, chat_model: ChatModel) -> None:
+    Args:
+        chat_model: The model that is tuned.
+        packing: How its passes are laid out.
+    """
+
+    def __init__(self, chat_model: ChatModel, *, packing: Packing = "off") -> None:
         self._chat_model = chat_model
+        self.packing: Packing = packing
 
-    def logits(self, batch: TokenBatch) -> Tensor:
-        """(B, T, V), without gradients."""
+    def outputs(self, rows: Sequence[TokenRow]) -> HiddenOutputs:
+        """Of a forward pass with the adapter off."""
         with self.chat_model() as reference:
-            return forward_logits(reference.model, batch)
+            return forward_outputs(reference.model, rows, packing=self.packing, off=adapter_off)
 
     @contextmanager
     def chat_model(self) -> Iterator[ChatModel]:
@@ -53,10 +91,16 @@ class AdapterReference:
 
 
 class CopyReference:
-    """A second, frozen model; what is needed when all weights train."""
+    """A second, frozen model; what is needed when all weights train.
 
-    def __init__(self, chat_model: ChatModel) -> None:
+    Args:
+        chat_model: The model that is tuned, as it is now.
+        packing: How its passes are laid out.
+    """
+
+    def __init__(self, chat_model: ChatModel, *, packing: Packing = "off") -> None:
         self._tuned = chat_model
+        self.packing: Packing = packing
         copied = copy.deepcopy(chat_model.model)
         if hasattr(copied, "unload"):
             # The copy is of the base model: an adapter in it would be dead weight.
@@ -67,10 +111,10 @@ class CopyReference:
             renderer=chat_model.renderer,
         )
 
-    def logits(self, batch: TokenBatch) -> Tensor:
-        """(B, T, V), without gradients."""
+    def outputs(self, rows: Sequence[TokenRow]) -> HiddenOutputs:
+        """Of the copy's forward pass."""
         with self.chat_model() as reference:
-            return forward_logits(reference.model, batch)
+            return forward_outputs(reference.model, rows, packing=self.packing)
 
     @contextmanager
     def chat_model(self) -> Iterator[ChatModel]:
@@ -89,10 +133,10 @@ class ModelReference:
     def __init__(self, base: ChatModel) -> None:
         self._base = base
 
-    def logits(self, batch: TokenBatch) -> Tensor:
-        """(B, T, V), without gradients."""
+    def outputs(self, rows: Sequence[TokenRow]) -> HiddenOutputs:
+        """Of the base's forward pass."""
         with self.chat_model() as reference:
-            return forward_logits(reference.model, batch)
+            return forward_outputs(reference.model, rows, packing="off")
 
     @contextmanager
     def chat_model(self) -> Iterator[ChatModel]:
@@ -101,13 +145,15 @@ class ModelReference:
             yield self._base
 
 
-REFERENCES: dict[str, Callable[[ChatModel], Reference]] = {
+REFERENCES: dict[str, Callable[..., AdapterReference | CopyReference]] = {
     "adapter": AdapterReference,
     "copy": CopyReference,
 }
 
 
-def make_reference(kind: str, chat_model: ChatModel) -> Reference:
+def make_reference(
+    kind: str, chat_model: ChatModel, *, packing: Packing = "off"
+) -> AdapterReference | CopyReference:
     """The reference of the given kind.
 
     Raises:
@@ -119,7 +165,48 @@ def make_reference(kind: str, chat_model: ChatModel) -> Reference:
         raise UserError(
             "model.reference=adapter needs LoRA; with model.mode=full use model.reference=copy"
         )
-    return REFERENCES[kind](chat_model)
+    return REFERENCES[kind](chat_model, packing=packing)
+
+
+@torch.no_grad()
+def forward_outputs(
+    model: Any,
+    rows: Sequence[TokenRow],
+    *,
+    packing: Packing,
+    off: Callable[[Any], Any] | None = None,
+) -> HiddenOutputs:
+    """What leaves the final norm at all output positions of some rows, in their order.
+
+    Args:
+        model: In eval mode, hence without dropout: a shared prefix is exact.
+        rows: At least one with outputs; the others are not run.
+        packing: How the pass is laid out.
+        off: What switches an adapter off again when logits are wanted later.
+    """
+    wanted = [row for row in rows if row.output_positions]
+    assert wanted, "no row has output positions"
+    device = next(model.parameters()).device
+    layout = lay_out(wanted, packing=packing, share_prefix=packing in ("grid", "block_mask")).to(
+        device
+    )
+    hidden = run_rows(model, layout).outputs
+    assert hidden is not None
+    head = linear_head(model)
+    return HiddenOutputs(
+        hidden.index_select(0, layout.output_of),
+        head if head is not None else _logits_without_adapter(model, off),
+    )
+
+
+def _logits_without_adapter(model: Any, off: Callable[[Any], Any] | None) -> Logits:
+    def logits(hidden: Tensor) -> Tensor:
+        if off is None:
+            return logits_of(model, hidden)
+        with eval_mode(model), off(model):
+            return logits_of(model, hidden)
+
+    return logits
 
 
 @torch.no_grad()
@@ -134,4 +221,5 @@ def answers_differ(chat_model: ChatModel, reference: Reference, prompt: Asked) -
     tokens = chat_model.renderer.encode([prompt]).to(chat_model.device)
     with eval_mode(chat_model.model):
         tuned = forward_logits(chat_model.model, tokens)
-    return not torch.equal(tuned, reference.logits(tokens).to(tuned.device))
+    with reference.chat_model() as base:
+        return not torch.equal(tuned, forward_logits(base.model, tokens).to(tuned.device))

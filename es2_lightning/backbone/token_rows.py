@@ -23,4 +23,4 @@ class TokenRow:
     @property
     def needed_length(self) -> int:
         """How many tokens matter: causal attention makes those behind irrelevant."""
-        return max(self.last_prompt_index, *self.output_positions[-1:]) + 1
+        return max((self.last_prompt_index, *self.output_positions[-1:])) + 1

@@ -50,11 +50,10 @@ def check_train(config: TrainConfig) -> None:
             f"trainer.accumulate_grad_batches={accumulated} is not accepted. "
             "Accepted: a whole number ≥ 1."
         )
-    micro_batch = config.trainer.get("micro_batch")
-    if micro_batch is not None and not (isinstance(micro_batch, int) and micro_batch >= 1):
+    if "micro_batch" in config.trainer:
         raise UserError(
-            f"trainer.micro_batch={micro_batch} is not accepted. Accepted: a whole number ≥ 1 "
-            "(prompts in one pass), or null for the whole batch."
+            f"trainer.micro_batch={config.trainer['micro_batch']}: how a step is computed is a "
+            "group of its own. Accepted: step.micro_batch."
         )
     devices = config.trainer.get("devices", 1)
     if (isinstance(devices, int) and devices > 1) or (

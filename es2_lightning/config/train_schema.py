@@ -10,7 +10,12 @@ from omegaconf import MISSING
 from es2_lightning.backbone.settings import ModelSettings
 from es2_lightning.evaluation.settings import EvaluateSettings
 from es2_lightning.ranges import at_least, one_of
-from es2_lightning.training.settings import LayerSettings, LossSettings, ScheduleSettings
+from es2_lightning.training.settings import (
+    LayerSettings,
+    LossSettings,
+    ScheduleSettings,
+    StepSettings,
+)
 
 
 @dataclass
@@ -36,6 +41,7 @@ class TrainConfig:
     layers: LayerSettings = field(default_factory=LayerSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    step: StepSettings = field(default_factory=StepSettings)
     optimizer: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)

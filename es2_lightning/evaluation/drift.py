@@ -27,9 +27,11 @@ def kl_to_reference(
         batch = chat_model.renderer.encode(prompts[start : start + batch_size])
         batch = batch.to(chat_model.device)
         last = batch.last_prompt_index
+        with reference.chat_model() as base_model:
+            base_logits = forward_logits(base_model.model, batch)
         base, tuned = (
             log_softmax(at_position(logits, last).float(), dim=-1)
-            for logits in (reference.logits(batch), forward_logits(chat_model.model, batch))
+            for logits in (base_logits, forward_logits(chat_model.model, batch))
         )
         found += (base.exp() * (base - tuned)).sum(-1).clamp(min=0).tolist()
     return mean(found)

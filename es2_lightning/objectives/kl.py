@@ -1,6 +1,6 @@
 """KL(base ‖ tuned) on next-token distributions, and where it is taken.
 
-Shape legend: B prompts, T positions, V vocabulary.
+Shape legend: B rows, P positions, E positions of all rows, V vocabulary.
 
 The reduction decides what a KL weight and a threshold mean. Here it is always the mean over the
 valid positions of each prompt, then over prompts; padding never counts.
@@ -18,30 +18,23 @@ KLPositions = Literal["all", "last", "response"]
 KL_POSITIONS: tuple[KLPositions, ...] = get_args(KLPositions)
 
 
-def kl_position_mask(
-    attention_mask_BT: Tensor,
-    response_mask_BT: Tensor,
-    last_prompt_index_B: Tensor,
-    positions: KLPositions,
-) -> Tensor:
-    """The positions at which next-token distributions are compared, (B, T) bool.
+def kl_positions(num_prompt: int, num_response: int, positions: KLPositions) -> range:
+    """The positions of a row at which next-token distributions are compared.
 
     Args:
-        attention_mask_BT: 1 on tokens, 0 on padding.
-        response_mask_BT: True on the response's tokens.
-        last_prompt_index_B: The position of each prompt's last token.
+        num_prompt: Tokens of the prompt, at least 1.
+        num_response: Tokens of its response, 0 where there is none.
         positions: `all`: every token of prompt and response. `last`: the prompt's last token
             alone, where the answer begins. `response`: the positions that predict a token of the
             response, from the prompt's last token on (that one alone where there is no response).
     """
+    last = num_prompt - 1
     if positions == "all":
-        return attention_mask_BT.bool()
-    index = torch.arange(attention_mask_BT.shape[1], device=attention_mask_BT.device)
-    last = index[None] == last_prompt_index_B[:, None]
+        return range(num_prompt + num_response)
     if positions == "last":
-        return last
-    # Position t predicts token t + 1: the response's mask, moved one to the left.
-    return last | F.pad(response_mask_BT[:, 1:], (0, 1), value=False)
+        return range(last, last + 1)
+    # Position t predicts token t + 1.
+    return range(last, last + max(num_response, 1))
 
 
 def kl_at_positions(base_logits_PV: Tensor, tuned_logits_PV: Tensor) -> Tensor:
@@ -51,12 +44,16 @@ def kl_at_positions(base_logits_PV: Tensor, tuned_logits_PV: Tensor) -> Tensor:
     return (base.exp() * (base - tuned)).sum(-1)
 
 
-def kl_per_prompt(base_logits_BTV: Tensor, tuned_logits_BTV: Tensor, mask_BT: Tensor) -> Tensor:
-    """The mean KL over each prompt's valid positions, (B,), in nats; 0 where there are none."""
-    values_P = kl_at_positions(base_logits_BTV[mask_BT], tuned_logits_BTV[mask_BT])
-    rows_P = mask_BT.nonzero()[:, 0]
-    sums_B = values_P.new_zeros(mask_BT.shape[0]).index_add(0, rows_P, values_P)
-    return sums_B / mask_BT.sum(1).clamp(min=1)
+def mean_by_row(kl_E: Tensor, row_E: Tensor, outputs_per_row_B: Tensor) -> Tensor:
+    """The mean KL over each row's positions, (B,), in nats; 0 where there are none.
+
+    Args:
+        kl_E: Of E positions.
+        row_E: The row of each.
+        outputs_per_row_B: How many each row has, 1 where there are none.
+    """
+    sums_B = kl_E.new_zeros(len(outputs_per_row_B)).index_add(0, row_E, kl_E)
+    return sums_B / outputs_per_row_B
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

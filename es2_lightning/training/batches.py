@@ -6,52 +6,38 @@ Hence a resumed run goes on at the very batch where the stopped one was, whateve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from es2_lightning.backbone.chat import TokenBatch
+from es2_lightning.backbone.token_rows import TokenRow
 
 
 @dataclass(frozen=True)
 class PairedBatch:
-    """Harmless and harmful prompts that meet in one separation loss. B rows, T positions.
+    """Harmless and harmful prompts that meet in one separation loss; on the host.
 
     Attributes:
-        tokens: All rows, harmless ones first, padded together on the right.
-        harmful: (B,) bool.
-        kl_mask: (B, T) bool, the positions whose KL counts. A row without any has no KL term.
+        rows: B rows, harmless ones first. The output positions are those whose KL counts; a row
+            without any has no KL term.
+        harmful: Of each row.
     """
 
-    tokens: TokenBatch
-    harmful: Tensor
-    kl_mask: Tensor
+    rows: tuple[TokenRow, ...]
+    harmful: tuple[bool, ...]
 
     def to(self, device: torch.device | str) -> PairedBatch:
-        """The same batch on another device."""
-        return PairedBatch(self.tokens.to(device), self.harmful.to(device), self.kl_mask.to(device))
+        """The same batch: Lightning asks, but layouts of it are what goes to a device."""
+        return self
 
-    def rows(self, index: Tensor) -> PairedBatch:
-        """Some of the rows, cut to the longest of them."""
-        length = int(self.tokens.attention_mask[index].sum(1).max())
-        tokens = self.tokens.rows(index)
-        tokens = replace(
-            tokens,
-            input_ids=tokens.input_ids[:, :length],
-            attention_mask=tokens.attention_mask[:, :length],
-            response_mask=tokens.response_mask[:, :length],
-        )
-        return PairedBatch(tokens, self.harmful[index], self.kl_mask[index, :length])
-
-    def micro_batches(self, size: int | None) -> list[Tensor]:
-        """Row indices of parts of about `size` rows, each with its share of both classes."""
-        total = len(self.harmful)
+    def micro_batches(self, size: int | None) -> list[list[int]]:
+        """Row numbers of parts of about `size` rows, each with its share of both classes."""
+        total = len(self.rows)
         parts = 1 if size is None else -(-total // size)
         # Dealing the rows out in order gives each part its share, as harmless ones come first.
-        return [torch.arange(k, total, parts, device=self.harmful.device) for k in range(parts)]
+        return [list(range(k, total, parts)) for k in range(parts)]
 
 
 class PairedBatches:

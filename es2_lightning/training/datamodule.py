@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 
 import lightning as L
-import torch
 
 from es2_lightning.backbone.chat import ChatRenderer
 from es2_lightning.backbone.prompt_lengths import TooLong, fit_to_length
+from es2_lightning.backbone.token_rows import TokenRow
 from es2_lightning.errors import UserError
-from es2_lightning.objectives.kl import KLPositions, kl_position_mask
+from es2_lightning.objectives.kl import KLPositions, kl_positions
 from es2_lightning.prompts.prompt import Prompt, PromptSet, PromptSplits
 from es2_lightning.training.batches import PairedBatch, PairedBatches
 
@@ -151,17 +151,34 @@ class PromptDataModule(L.LightningDataModule):
         )
 
     def collate(self, harmless: Sequence[Prompt], harmful: Sequence[Prompt]) -> PairedBatch:
-        """Tokens of both classes, harmless first, and where the KL of each row is taken."""
+        """Rows of both classes, harmless first, and where the KL of each is taken."""
         assert self._renderer is not None, "connect() comes first"
         prompts = [*harmless, *harmful]
-        tokens = self._renderer.encode(prompts, [self._response(p) for p in prompts])
-        is_harmful = torch.tensor([p.harmful for p in prompts])
-        mask_args = (tokens.attention_mask, tokens.response_mask, tokens.last_prompt_index)
-        kl_mask = kl_position_mask(*mask_args, self._kl_positions)
-        refused = is_harmful & tokens.response_mask.any(1)
-        kl_mask[refused] = kl_position_mask(*mask_args, "response")[refused]
-        kl_mask[is_harmful & ~refused] = False
-        return PairedBatch(tokens, is_harmful, kl_mask)
+        parts = self._renderer.token_lists(prompts, [self._response(p) for p in prompts])
+        rows = []
+        for prompt, (head, tail) in zip(prompts, parts, strict=True):
+            positions: KLPositions | None = self._kl_positions
+            if prompt.harmful:
+                # A refusal is what its KL is for; without one there is none.
+                positions = "response" if tail else None
+            rows.append(
+                TokenRow(
+                    token_ids=(*head, *tail),
+                    last_prompt_index=len(head) - 1,
+                    output_positions=()
+                    if positions is None
+                    else tuple(kl_positions(len(head), len(tail), positions)),
+                )
+            )
+        return PairedBatch(tuple(rows), tuple(p.harmful for p in prompts))
+
+    def some_rows(self) -> tuple[TokenRow, ...]:
+        """A few short training rows of both classes and different lengths, to try things on."""
+        shortest = [
+            sorted(prompts, key=lambda p: len(p.conversation))[:2]
+            for prompts in (self.splits.train.harmless, self.splits.train.harmful)
+        ]
+        return self.collate(*shortest).rows
 
     def _response(self, prompt: Prompt) -> str | None:
         if prompt.harmful:

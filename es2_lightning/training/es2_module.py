@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from es2_lightning.backbone.chat_model import ChatModel, eval_mode
 from es2_lightning.backbone.checkpointing import assert_checkpointing_active
+from es2_lightning.backbone.layouts import Packing
 from es2_lightning.backbone.reference import Reference
 from es2_lightning.training.checkpoints import (
     keep_trainable,
@@ -25,7 +26,7 @@ from es2_lightning.training.checkpoints import (
 from es2_lightning.training.metrics import batch_metrics
 from es2_lightning.training.objective import ES2Objective, Losses
 from es2_lightning.training.schedule import StageEnd, StageSchedule, make_stages
-from es2_lightning.training.settings import LossSettings, ScheduleSettings
+from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 
 if TYPE_CHECKING:
     from es2_lightning.training.batches import PairedBatch
@@ -45,7 +46,8 @@ class ES2Module(L.LightningModule):
         schedule: Stages, thresholds and budgets.
         optimizer: From parameters to an optimizer, such as `partial(AdamW, lr=1e-6)`.
         terminal_state: `pre_norm` or `post_norm`: where layer L is read.
-        micro_batch: The most prompts in one forward pass; None: the whole batch.
+        step: How a step is computed.
+        packing: How passes are laid out: what `step.packing` came to for this model.
 
     Attributes:
         objective: The loss of one batch.
@@ -63,28 +65,34 @@ class ES2Module(L.LightningModule):
         schedule: ScheduleSettings,
         optimizer: Callable[..., Optimizer],
         terminal_state: str = "pre_norm",
-        micro_batch: int | None = None,
+        step: StepSettings | None = None,
+        packing: Packing = "off",
     ) -> None:
         super().__init__()
-        self.model = chat_model.model
         self.layers = sorted(layers)
         self.loss_settings = loss
         self.schedule_settings = schedule
         self.stages = make_stages(schedule, self.layers)
         self.make_optimizer = optimizer
         self.objective = ES2Objective(
-            self.model,
+            chat_model.model,
             reference,
             layers=self.layers,
             settings=loss,
+            step=step,
+            packing=packing,
             after_final_norm=terminal_state == "post_norm",
-            micro_batch=micro_batch,
         )
         self.schedule: StageSchedule | None = None
         self.on_stage_end: list[Callable[[StageEnd], None]] = []
         self._resumed: dict[str, Any] | None = None
         # Lightning must not ask for the frozen weights back; on_load_checkpoint checks the keys.
         self.strict_loading = False
+
+    @property
+    def model(self) -> Any:
+        """The causal LM that trains, its adapter included."""
+        return self.objective.model
 
     def on_fit_start(self) -> None:
         """Measure the base norms, build the schedule, and go on with a saved one."""
@@ -111,7 +119,7 @@ class ES2Module(L.LightningModule):
         """Both losses on one batch."""
         assert self.model.training, "the policy must be in train mode"
         schedule = self._running
-        losses = self.objective.losses(batch, schedule.stage.layers)
+        losses = self.objective(batch, schedule.stage.layers)
         schedule.add_batch(kl=self._compared_kl(batch, losses), loss=float(losses.loss.detach()))
         self._log_batch("train", losses, batch)
         self.log("train/stage", float(schedule.stage_index))
@@ -132,7 +140,7 @@ class ES2Module(L.LightningModule):
         if self.loss_settings.kl_check == "training":
             return float(losses.kl.detach())
         with torch.no_grad(), eval_mode(self.model):
-            return float(self.objective.losses(batch, self._running.stage.layers).kl)
+            return float(self.objective(batch, self._running.stage.layers).kl)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Algorithm 1's check, on the accumulated step, before its update.
@@ -184,9 +192,8 @@ class ES2Module(L.LightningModule):
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """The same figures on validation prompts."""
         assert not self.model.training, "validation must see no dropout"
-        self._log_batch(
-            "validation", self.objective.losses(batch, self._running.stage.layers), batch
-        )
+        losses = self.objective(batch, self._running.stage.layers, read_all=True)
+        self._log_batch("validation", losses, batch)
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over what trains."""

@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from es2_lightning.backbone.hidden_states import (
-    at_position,
-    capture_hidden_states,
-    last_token_states,
-)
+from es2_lightning.backbone.hidden_states import last_token_states
+from es2_lightning.backbone.layouts import Layout, Packing, lay_out
+from es2_lightning.backbone.packing_choice import has_dropout
+from es2_lightning.backbone.row_pass import RowStates, run_rows
+from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
-from es2_lightning.objectives.kl import kl_per_prompt
+from es2_lightning.objectives.kl import mean_by_row
 from es2_lightning.objectives.separation import mean_norm, mean_pairwise_distance
+from es2_lightning.training.output_kl import output_kl
+from es2_lightning.training.settings import StepSettings
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.reference import Reference
+    from es2_lightning.backbone.token_rows import TokenRow
     from es2_lightning.prompts.prompt import PromptSet
     from es2_lightning.training.batches import PairedBatch
     from es2_lightning.training.settings import LossSettings
@@ -39,7 +42,7 @@ class Losses:
         harmful_kl: The mean over harmful prompts with a refusal, nats; 0 where there are none.
         refused: How many harmful prompts have a refusal.
         distances: Mean pairwise distance at each layer of the stage, in the configured unit.
-        harmless_states: Layer to (M, D), at each prompt's last token.
+        harmless_states: Layer to (M, D), at each prompt's last token, for each layer that was read.
         harmful_states: Layer to (N, D).
     """
 
@@ -52,20 +55,20 @@ class Losses:
     harmful_states: dict[int, Tensor]
 
 
-class ES2Objective:
+class ES2Objective(nn.Module):
     """L = -separation_weight · distance + kl_weight · KL + harmful_kl_weight · KL_harmful.
 
-    ES2, arXiv 2603.20206, section 4; the last term is this project's own.
+    ES2, arXiv 2603.20206, section 4; the last term is this project's own. All of a step, the
+    reference's part included, happens inside this module's forward.
 
     Args:
         model: The causal LM that is trained, its adapter included.
         reference: The frozen reference.
-        layers: The layer set, 1 … L; states are read at all of them.
+        layers: The layer set, 1 … L.
         settings: Weights and units.
+        step: How it is computed; no choice changes what is computed.
+        packing: How passes are laid out: what `step.packing` came to for this model.
         after_final_norm: Whether layer L is read after the final norm.
-        micro_batch: The most prompts in one forward pass; None: the whole batch. Exact: the
-            activations of all parts are recomputed in the backward pass, and all pairs meet in one
-            separation loss.
 
     Attributes:
         base_norms: Layer to the reference's mean state norm; what `measure_base_norms` found, or a
@@ -79,40 +82,52 @@ class ES2Objective:
         *,
         layers: Sequence[int],
         settings: LossSettings,
+        step: StepSettings | None = None,
+        packing: Packing = "off",
         after_final_norm: bool = False,
-        micro_batch: int | None = None,
     ) -> None:
+        super().__init__()
         self.model = model
         self.reference = reference
         self.layers = list(layers)
         self.settings = settings
+        self.step = step or StepSettings()
+        self.packing: Packing = packing
         self.after_final_norm = after_final_norm
-        self.micro_batch = micro_batch
         self.base_norms: dict[int, float] = {}
+        self._depth = len(find_structure(model).blocks)
 
-    def losses(self, batch: PairedBatch, layers: Sequence[int]) -> Losses:
+    def forward(
+        self, batch: PairedBatch, layers: Sequence[int], *, read_all: bool = False
+    ) -> Losses:
         """All terms of a batch, with gradients where they are enabled.
 
         Args:
             batch: N harmful and M harmless prompts.
-            layers: The layers that are separated; the states of the whole layer set are returned.
+            layers: The layers that are separated.
+            read_all: Read the states of the whole layer set; otherwise, where `step.truncate` is
+                on, only of those of its layers that are not above the separated ones.
 
         Raises:
             UserError: What trains has no influence on one of the layers.
         """
-        kl_B, states = self._rows(batch)
+        every = read_all or not self.step.truncate
+        read = [layer for layer in self.layers if every or layer <= max(layers)]
+        kl_B, states = self._rows(batch, read)
         for layer in layers:
             if torch.is_grad_enabled() and not states[layer].requires_grad:
                 raise UserError(
                     f"layers: layer {layer} cannot be separated, since no trainable weight stands "
                     "before it: choose deeper layers, or let model.lora cover earlier ones"
                 )
-        harmful = batch.harmful
-        refused = harmful & batch.kl_mask.any(1)
-        kl = kl_B[~harmful].mean()
-        harmful_kl = kl_B[refused].mean() if refused.any() else kl_B.new_zeros(())
-        harmful_states = {layer: h[harmful] for layer, h in states.items()}
-        harmless_states = {layer: h[~harmful] for layer, h in states.items()}
+        num_harmless = batch.harmful.index(True)
+        refused = [
+            i for i, row in enumerate(batch.rows) if batch.harmful[i] and row.output_positions
+        ]
+        kl = kl_B[:num_harmless].mean()
+        harmful_kl = kl_B[refused].mean() if refused else kl_B.new_zeros(())
+        harmless_states = {layer: h[:num_harmless] for layer, h in states.items()}
+        harmful_states = {layer: h[num_harmless:] for layer, h in states.items()}
         distances = {
             layer: mean_pairwise_distance(harmful_states[layer], harmless_states[layer])
             / self._unit(layer)
@@ -127,44 +142,67 @@ class ES2Objective:
             + settings.harmful_kl_weight * harmful_kl
         )
         return Losses(
-            loss, kl, harmful_kl, int(refused.sum()), distances, harmless_states, harmful_states
+            loss, kl, harmful_kl, len(refused), distances, harmless_states, harmful_states
         )
 
-    def _rows(self, batch: PairedBatch) -> tuple[Tensor, dict[int, Tensor]]:
+    def _rows(self, batch: PairedBatch, read: Sequence[int]) -> tuple[Tensor, dict[int, Tensor]]:
         """KL of each row of the batch, (B,), and the states of each layer, (B, D)."""
-        parts = batch.micro_batches(self.micro_batch)
-        outputs = []
-        for index in parts:
-            part = batch.rows(index)
-            reference_logits = self.reference.logits(part.tokens)
-            if len(parts) == 1:
-                outputs.append(self._policy(part, reference_logits))
-            else:
-                outputs.append(
-                    checkpoint(self._policy, part, reference_logits, use_reentrant=False)
-                )
-        order = torch.cat(parts).argsort()
-        kl_B = torch.cat([kl for kl, _ in outputs])[order]
-        states = {layer: torch.cat([s[layer] for _, s in outputs])[order] for layer in self.layers}
-        return kl_B, states
+        parts = batch.micro_batches(self.step.micro_batch)
+        outputs = [
+            self._part([batch.rows[i] for i in part], read, recompute=len(parts) > 1)
+            for part in parts
+        ]
+        numbers = [i for part in parts for i in part]
+        order = torch.tensor(sorted(range(len(numbers)), key=numbers.__getitem__))
+        if len(parts) == 1:
+            return outputs[0]
+        kl_B = torch.cat([kl for kl, _ in outputs])
+        order = order.to(kl_B.device)
+        states = {layer: torch.cat([s[layer] for _, s in outputs])[order] for layer in read}
+        return kl_B[order], states
 
-    def _policy(
-        self, part: PairedBatch, reference_logits: Tensor
+    def _part(
+        self, rows: Sequence[TokenRow], read: Sequence[int], *, recompute: bool
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        # The capture stands inside, so that a recomputed forward pass has hooks of its own.
-        with capture_hidden_states(
-            self.model, self.layers, after_final_norm=self.after_final_norm
-        ) as captured:
-            logits = self.model(
-                input_ids=part.tokens.input_ids,
-                attention_mask=part.tokens.attention_mask,
-                use_cache=False,
-            ).logits
-        states = {
-            layer: at_position(captured[layer], part.tokens.last_prompt_index)
-            for layer in self.layers
-        }
-        return kl_per_prompt(reference_logits, logits, part.kl_mask), states
+        layout = lay_out(
+            rows,
+            packing=self.packing,
+            share_prefix=self._shares_prefix(),
+            drop=self.step.truncate and max(read) < self._depth,
+        ).to(self.device)
+        # Only the blocks are recomputed: what passes the head keeps no more than its own width.
+        recompute = recompute and torch.is_grad_enabled()
+        found: RowStates = (
+            checkpoint(self._run, layout, read, use_reentrant=False)
+            if recompute
+            else self._run(layout, read)
+        )
+        if found.outputs is None:
+            return next(iter(found.layers.values())).new_zeros(len(rows)), found.layers
+        reference = self.reference.outputs(rows).select(layout.first_output)
+        kl_U = output_kl(self.model, found.outputs, reference, chunk=self.step.kl_chunk)
+        kl_E = kl_U.index_select(0, layout.output_of)
+        return mean_by_row(kl_E, layout.output_row, layout.outputs_per_row), found.layers
+
+    def _run(self, layout: Layout, read: Sequence[int]) -> RowStates:
+        return run_rows(
+            self.model,
+            layout,
+            layers=read,
+            after_final_norm=self.after_final_norm,
+            truncate=self.step.truncate,
+        )
+
+    def _shares_prefix(self) -> bool:
+        if self.packing not in ("grid", "block_mask") or self.step.shared_prefix == "never":
+            return False
+        drawn = self.model.training and has_dropout(self.model)
+        return self.step.shared_prefix == "always" or not drawn
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
 
     def _unit(self, layer: int) -> float:
         return self.base_norms[layer] if self.settings.distance_unit == "base_norm" else 1.0

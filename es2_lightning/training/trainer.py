@@ -33,7 +33,7 @@ def make_trainer(
     """The Trainer.
 
     Args:
-        settings: Lightning's own words; `micro_batch` among them is not for it.
+        settings: Lightning's own words.
         folder: The run's folder.
         loggers: Where metrics go.
         callbacks: Beside Lightning's own.
@@ -41,7 +41,7 @@ def make_trainer(
     Raises:
         UserError: A word that Lightning does not know, or that has a better place.
     """
-    words = {key: value for key, value in settings.items() if key != "micro_batch"}
+    words = dict(settings)
     for key, remedy in NOT_LIGHTNINGS.items():
         if key in words:
             raise UserError(f"trainer.{key}={words[key]}: {remedy}")

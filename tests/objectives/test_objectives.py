@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from es2_lightning.objectives.kl import KL_POSITIONS, kl_per_prompt, kl_position_mask
+from es2_lightning.objectives.kl import KL_POSITIONS, kl_at_positions, kl_positions, mean_by_row
 from es2_lightning.objectives.separation import (
     mean_distance_within,
     mean_norm,
@@ -56,43 +56,31 @@ def test_distances_within_and_norms() -> None:
     assert float(mean_norm(states)) == pytest.approx(sum(norms) / 7, rel=1e-5)
 
 
-def test_kl_is_the_mean_over_each_prompts_positions() -> None:
-    base, tuned = random(2, 4, 7), random(4, 2, 7).reshape(2, 4, 7)
-    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]).bool()
-    got = kl_per_prompt(base, tuned, mask)
-    for row in range(2):
-        chosen = mask[row]
+def test_kl_is_the_mean_over_each_rows_positions() -> None:
+    base, tuned = random(4, 7), random(7, 4).reshape(4, 7)
+    row, counts = torch.tensor([0, 0, 0, 2]), torch.tensor([3, 1, 1])
+    got = mean_by_row(kl_at_positions(base, tuned), row, counts)
+    for number in (0, 2):
         want = F.kl_div(
-            tuned[row][chosen].log_softmax(-1),
-            base[row][chosen].log_softmax(-1),
+            tuned[row == number].log_softmax(-1),
+            base[row == number].log_softmax(-1),
             log_target=True,
             reduction="none",
         ).sum(-1)
-        torch.testing.assert_close(got[row], want.mean())
-    assert float(kl_per_prompt(base, base, mask).abs().max()) == 0
-    assert float(kl_per_prompt(base, tuned, torch.zeros(2, 4).bool()).abs().max()) == 0
+        torch.testing.assert_close(got[number], want.mean())
+    assert float(got[1]) == 0, "a row without positions"
+    assert float(kl_at_positions(base, base).abs().max()) == 0
 
 
-def test_kl_is_of_the_base_from_the_tuned_and_padding_never_counts() -> None:
-    base, tuned = torch.zeros(1, 2, 2), torch.tensor([[[2.0, 0.0], [0.0, 0.0]]])
-    mask = torch.tensor([[True, False]])
+def test_kl_is_of_the_base_from_the_tuned() -> None:
+    base, tuned = torch.zeros(1, 2), torch.tensor([[2.0, 0.0]])
     p = torch.tensor([2.0, 0.0]).softmax(-1)
     wanted = float((0.5 * (0.5 / p).log()).sum())
-    assert float(kl_per_prompt(base, tuned, mask)) == pytest.approx(wanted, rel=1e-6)
-    tuned[0, 1] = float("nan")  # what stands on padding
-    tuned.requires_grad_()
-    kl_per_prompt(base, tuned, mask).sum().backward()
-    assert tuned.grad is not None and float(tuned.grad[0, 1].abs().sum()) == 0
+    assert float(kl_at_positions(base, tuned)) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_kl_positions() -> None:
-    attention = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]])
-    response = torch.tensor([[0, 0, 1, 1, 0], [0, 0, 0, 0, 0]]).bool()
-    last = torch.tensor([1, 1])
-    masks = {
-        name: kl_position_mask(attention, response, last, name).int().tolist()
-        for name in KL_POSITIONS
-    }
-    assert masks["all"] == attention.tolist()
-    assert masks["last"] == [[0, 1, 0, 0, 0], [0, 1, 0, 0, 0]]
-    assert masks["response"] == [[0, 1, 1, 0, 0], [0, 1, 0, 0, 0]]
+    found = {name: list(kl_positions(2, 2, name)) for name in KL_POSITIONS}
+    assert found == {"all": [0, 1, 2, 3], "last": [1], "response": [1, 2]}
+    without = {name: list(kl_positions(2, 0, name)) for name in KL_POSITIONS}
+    assert without == {"all": [0, 1], "last": [1], "response": [1]}

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from es2_lightning.errors import UserError
 from es2_lightning.prompts.prompt import Prompt, PromptSet, PromptSplits
@@ -89,34 +88,24 @@ def test_harmless_rows_come_first_and_each_class_has_its_kl() -> None:
     module.connect(renderer, kl_positions="all")
     module.use_refusals({splits.train.harmful[0]: "w1 w2"})
     batch = module.collate(splits.train.harmless[:3], splits.train.harmful[:2])
-    assert batch.harmful.tolist() == [False] * 3 + [True] * 2
-    tokens = batch.tokens
-    assert (batch.kl_mask[:3] == tokens.attention_mask[:3].bool()).all()
-    assert tokens.response_mask[:3].sum(1).tolist() == [2, 2, 2], "the answer and its end"
-    last = int(tokens.last_prompt_index[3])
+    assert batch.harmful == (False,) * 3 + (True,) * 2
+    for row in batch.rows[:3]:
+        length = len(row.token_ids)
+        assert row.output_positions == tuple(range(length))
+        assert row.last_prompt_index == length - 3, "the answer and its end come behind the prompt"
+    refused, unrefused = batch.rows[3:]
     # w1, w2 and the end are predicted from the prompt's last token, from w1 and from w2.
-    assert batch.kl_mask[3].nonzero().flatten().tolist() == [last, last + 1, last + 2]
-    assert not batch.kl_mask[4].any(), "no refusal, no KL: the prompt's own response is never used"
-    assert not tokens.response_mask[4].any()
+    last = refused.last_prompt_index
+    assert refused.output_positions == (last, last + 1, last + 2)
+    assert unrefused.output_positions == (), "no refusal, no KL"
+    assert len(unrefused.token_ids) == unrefused.last_prompt_index + 1, "nor its own response"
 
 
 def test_responses_may_be_left_out() -> None:
     module = data(tiny_splits(), use_responses=False)
     module.connect(tiny_chat_model().renderer, kl_positions="all")
     batch = next(iter(module.train_dataloader()))
-    assert not batch.tokens.response_mask.any()
-
-
-def test_rows_are_cut_to_their_longest_and_stay_what_they_were() -> None:
-    module = data(tiny_splits())
-    module.connect(tiny_chat_model().renderer, kl_positions="response")
-    batch = next(iter(module.train_dataloader()))
-    shortest = batch.tokens.attention_mask.sum(1).argmin()[None]
-    part = batch.rows(shortest)
-    length = part.tokens.input_ids.shape[1]
-    assert length == int(batch.tokens.attention_mask[shortest].sum()) < batch.kl_mask.shape[1]
-    assert torch.equal(part.tokens.input_ids, batch.tokens.input_ids[shortest, :length])
-    assert part.tokens.attention_mask.all() and part.tokens.last_prompt_index < length
+    assert all(len(row.token_ids) == row.last_prompt_index + 1 for row in batch.rows)
 
 
 def test_fewer_prompts_than_a_batch_holds(caplog: pytest.LogCaptureFixture) -> None:
@@ -127,7 +116,7 @@ def test_fewer_prompts_than_a_batch_holds(caplog: pytest.LogCaptureFixture) -> N
     loader = module.train_dataloader()
     batch = next(iter(loader))
     assert len(loader) == 1
-    assert Counter(batch.harmful.tolist()) == {False: 6, True: 2}
+    assert Counter(batch.harmful) == {False: 6, True: 2}
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -183,11 +172,11 @@ def test_the_kl_on_responses_needs_some_and_takes_those_that_there_are() -> None
     batch = module.collate(harmless, module.splits.train.harmful[:2])
     # Without a response the prompt's last position stands for it; each response has two tokens.
     sizes = [1 if p.response is None else 2 for p in harmless]
-    assert batch.kl_mask[:6].sum(1).tolist() == sizes
+    assert [len(row.output_positions) for row in batch.rows[:6]] == sizes
     assert 0 < sum(p.response is not None for p in harmless) < 6
     with pytest.raises(UserError, match=r"kl_positions=response: no harmless training prompt has"):
         data(none).connect(renderer, kl_positions="response")
     for positions in ("all", "last"):
         module = data(none)
         module.connect(renderer, kl_positions=positions)  # type: ignore[arg-type]
-        assert module.collate(harmless, harmless[:0]).kl_mask.any(1).all()
+        assert all(row.output_positions for row in module.collate(harmless, harmless[:0]).rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 
-from es2_lightning.training.settings import LossSettings, ScheduleSettings
+from es2_lightning.training.batches import PairedBatch
+from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 
 from ..tiny_models import tiny_splits
 from .tiny_runs import Record, TinyRun, relative_error, trainable
@@ -33,7 +35,7 @@ def test_adapter_and_copy_reference_give_the_same() -> None:
 
 @pytest.mark.parametrize("micro_batch", [1, 4, 100])
 def test_micro_batches_equal_the_whole_batch(micro_batch: int) -> None:
-    (whole, w), (parts, p) = trained(), trained(micro_batch=micro_batch)
+    (whole, w), (parts, p) = trained(), trained(step=StepSettings(micro_batch=micro_batch))
     assert p.losses == pytest.approx(w.losses, rel=2e-6)
     # Rows are summed in another order, in float32; the sums carry on through Adam.
     assert relative_error(p.gradients[0], w.gradients[0]) <= 1e-6
@@ -46,30 +48,29 @@ def test_micro_batches_split_nothing_that_belongs_together() -> None:
     batch = run.data.collate(run.splits.train.harmless[:50], run.splits.train.harmful[:10])
     objective = run.module.objective
     objective.measure_base_norms(run.splits.train)
-    objective.micro_batch = 12
+    objective.step.micro_batch = 12
     parts = batch.micro_batches(12)
-    assert [(int((~batch.harmful[p]).sum()), int(batch.harmful[p].sum())) for p in parts] == [
-        (10, 2)
-    ] * 5
+    assert [Counter(batch.harmful[i] for i in part) for part in parts] == [{False: 10, True: 2}] * 5
 
     def gradients() -> dict[str, torch.Tensor]:
         found = {n: p.grad.clone() for n, p in run.module.named_parameters() if p.grad is not None}
         run.module.zero_grad()
         return found
 
-    objective.losses(batch, [2]).loss.backward()
+    objective(batch, [2]).loss.backward()
     exact = gradients()
-    objective.micro_batch = None
-    objective.losses(batch, [2]).loss.backward()
+    objective.step.micro_batch = None
+    objective(batch, [2]).loss.backward()
     assert relative_error(exact, gradients()) <= 1e-6
     for part in parts:
-        (objective.losses(batch.rows(part), [2]).loss / len(parts)).backward()
+        rows = PairedBatch(*(tuple(x[i] for i in part) for x in (batch.rows, batch.harmful)))
+        (objective(rows, [2]).loss / len(parts)).backward()
     assert relative_error(gradients(), exact) > 0.01, "the pairs across the parts count"
 
 
 def test_micro_batches_draw_dropout_once() -> None:
     """The recomputed forward pass sees the dropout of the first, or gradients would be wrong."""
-    run = TinyRun(dropout=0.5, micro_batch=3)
+    run = TinyRun(dropout=0.5, step=StepSettings(micro_batch=3))
     batch = run.data.collate(run.splits.train.harmless[:5], run.splits.train.harmful[:4])
     run.module.objective.measure_base_norms(run.splits.train)
     run.module.model.train()
@@ -82,7 +83,7 @@ def test_micro_batches_draw_dropout_once() -> None:
         torch.manual_seed(7)
         parameter.data += step * direction
         try:
-            return run.module.objective.losses(batch, [2]).loss
+            return run.module.objective(batch, [2]).loss
         finally:
             parameter.data -= step * direction
 
@@ -98,7 +99,7 @@ def test_joint_averages_the_layers_and_sequential_takes_them_in_turn() -> None:
     run = TinyRun()
     run.module.objective.measure_base_norms(run.splits.train)
     batch = run.data.collate(run.splits.train.harmless[:5], run.splits.train.harmful[:4])
-    two, four, both = (run.module.objective.losses(batch, layers) for layers in ([2], [4], [2, 4]))
+    two, four, both = (run.module.objective(batch, layers) for layers in ([2], [4], [2, 4]))
     assert float(both.loss) == pytest.approx((float(two.loss) + float(four.loss)) / 2, rel=1e-6)
     joint = TinyRun(schedule=ScheduleSettings(order="joint", kl_threshold=100.0, max_steps=2))
     joint.fit()
@@ -114,9 +115,9 @@ def test_raw_and_base_norm_units_differ_by_the_base_norm_and_the_terminal_state_
     objective = run.module.objective
     objective.measure_base_norms(run.splits.train)
     assert all(norm > 0 for norm in objective.base_norms.values())
-    in_units = float(objective.losses(batch, [4]).distances[4])
+    in_units = float(objective(batch, [4]).distances[4])
     objective.settings = LossSettings(distance_unit="raw")
-    raw = float(objective.losses(batch, [4]).distances[4])
+    raw = float(objective(batch, [4]).distances[4])
     assert raw == pytest.approx(in_units * objective.base_norms[4])
     after = TinyRun(terminal_state="post_norm").module.objective
     after.measure_base_norms(run.splits.train)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import es2_lightning
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.organism.prompts import OrganismPrompts
-from es2_lightning.training.settings import LossSettings, ScheduleSettings
+from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 
 from ..tiny_models import Architecture, tiny_chat_model
 from .tiny_runs import Record, TinyRun, relative_error
@@ -43,15 +43,17 @@ def plain_model(run: TinyRun) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     model = copy.deepcopy(run.base)
     if run.mode == "full":
         model.load_state_dict(
-            {n.removeprefix("model."): p for n, p in run.start.items()}, strict=False
+            {n.removeprefix("objective.model."): p for n, p in run.start.items()}, strict=False
         )
-        return model, {f"model.{name}": p for name, p in model.named_parameters()}
+        return model, {f"objective.model.{name}": p for name, p in model.named_parameters()}
     model.requires_grad_(False)
     names = {}
     for key, a in run.start.items():
         if ".lora_A." not in key:
             continue
-        path = key.removeprefix("model.base_model.model.").removesuffix(".lora_A.default.weight")
+        path = key.removeprefix("objective.model.base_model.model.").removesuffix(
+            ".lora_A.default.weight"
+        )
         other = key.replace(".lora_A.", ".lora_B.")
         lora = PlainLora(model.get_submodule(path), a, run.start[other], scale=16 / a.shape[0])
         model.set_submodule(path, lora)
@@ -200,7 +202,7 @@ LORA_CASES: dict[str, dict[str, Any]] = {
     "last position": {"loss": LossSettings(kl_positions="last")},
     "response positions": {"loss": LossSettings(kl_positions="response")},
     "KL on refusals": {"loss": LossSettings(harmful_kl_weight=0.7), "refusals": 7},
-    "micro-batches": {"micro_batch": 2},
+    "micro-batches": {"step": StepSettings(micro_batch=2)},
     "joint": {"schedule": ScheduleSettings(order="joint", kl_threshold=100.0, max_steps=4)},
 }
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from es2_lightning.backbone.adapters import adapter_is_on
+from es2_lightning.backbone.structure import causal_lm_of
 from es2_lightning.errors import UserError
 from es2_lightning.training.settings import LossSettings, ScheduleSettings
 
@@ -152,13 +153,14 @@ class Modes(L.Callback):
         self.seen: set[tuple[str, str, bool, bool]] = set()
         self.phase = "outside"
 
-        def watch(module: nn.Module, args: Any, kwargs: Any) -> None:
-            who = "policy" if adapter_is_on(module) else "reference"
-            modes = {m.training for m in module.modules()}
+        def watch(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            who = "policy" if adapter_is_on(model) else "reference"
+            modes = {m.training for m in model.modules()}
             assert len(modes) == 1, "some modules are in another mode than the others"
             self.seen.add((self.phase, who, modes.pop(), torch.is_grad_enabled()))
 
-        model.register_forward_pre_hook(watch, with_kwargs=True)
+        # A step runs the decoder and leaves logits to the loss.
+        causal_lm_of(model).get_decoder().register_forward_pre_hook(watch, with_kwargs=True)
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.phase = "training"
@@ -191,18 +193,18 @@ def test_modes(kl_check: str) -> None:
 @pytest.mark.parametrize("reference", ["adapter", "copy"])
 def test_the_reference_stays_what_it_was(reference: str) -> None:
     run = TinyRun(reference=reference, dropout=0.5)
-    tokens = run.data.collate(run.splits.train.harmless[:4], run.splits.train.harmful[:2]).tokens
+    rows = run.data.collate(run.splits.train.harmless[:4], run.splits.train.harmful[:2]).rows
     with torch.no_grad():
-        base = run.base(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False
-        ).logits
+        base = torch.cat(
+            [run.base.model(torch.tensor([row.token_ids])).last_hidden_state[0] for row in rows[:4]]
+        )
     names = {n for n, p in run.module.named_parameters() if p.requires_grad}
     run.fit()
     run.module.train()  # what a LightningModule does to all that it holds
     for _ in range(2):
-        logits = run.reference_object.logits(tokens)
-        torch.testing.assert_close(logits, base)
-        assert not logits.requires_grad
+        outputs = run.reference_object.outputs(rows)
+        torch.testing.assert_close(outputs.hidden_ED, base)
+        assert not outputs.hidden_ED.requires_grad
     assert {n for n, p in run.module.named_parameters() if p.requires_grad} == names
     assert sum(p.numel() for p in run.module.parameters()) == sum(
         p.numel() for p in run.module.model.parameters()
@@ -230,7 +232,7 @@ def test_the_check_without_dropout_sees_none() -> None:
     batch = next(iter(still.data.train_dataloader()))
     with torch.no_grad():
         still.module.objective.measure_base_norms(still.splits.train)
-        kl = float(still.module.objective.losses(batch, [4]).kl)
+        kl = float(still.module.objective(batch, [4]).kl)
     assert compared("no_dropout", 1) == pytest.approx(kl, rel=1e-5)
 
 

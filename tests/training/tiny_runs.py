@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.chat_model import ChatModel
+from es2_lightning.backbone.layouts import Packing
 from es2_lightning.backbone.reference import Reference, make_reference
 from es2_lightning.prompts.prompt import PromptSplits
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.es2_module import ES2Module
-from es2_lightning.training.settings import LossSettings, ScheduleSettings
+from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 
 from ..tiny_models import Architecture, tiny_chat_model, tiny_splits
 
@@ -32,7 +33,8 @@ class TinyRun:
     reference: str = "copy"
     layers: Sequence[int] = (2, 4)
     terminal_state: str = "pre_norm"
-    micro_batch: int | None = None
+    step: StepSettings = field(default_factory=StepSettings)
+    packing: Packing = "grid"
     dropout: float = 0.0
     loss: LossSettings = field(default_factory=LossSettings)
     schedule: ScheduleSettings = field(
@@ -56,7 +58,9 @@ class TinyRun:
             torch.manual_seed(0)
             chat_model.model = add_lora(chat_model.model, r=4, lora_dropout=self.dropout)
         self.chat_model = chat_model
-        self.reference_object: Reference = make_reference(self.reference, chat_model)
+        self.reference_object: Reference = make_reference(
+            self.reference, chat_model, packing=self.packing
+        )
         self.module = ES2Module(
             chat_model,
             self.reference_object,
@@ -65,7 +69,8 @@ class TinyRun:
             schedule=self.schedule,
             optimizer=self.optimizer,
             terminal_state=self.terminal_state,
-            micro_batch=self.micro_batch,
+            step=self.step,
+            packing=self.packing,
         )
         self.data = PromptDataModule(
             self.splits,
