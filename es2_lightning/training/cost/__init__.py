@@ -1,0 +1,1 @@
+"""What a training step costs: FLOPs and bytes, counted and in closed form."""
