@@ -1,0 +1,154 @@
+"""Every way to compute a step against the plain step: one loss, one gradient.
+
+The plain step is written with transformers alone: padded rows, all hidden states, all logits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from es2_lightning.backbone.adapters import add_lora
+from es2_lightning.backbone.chat_model import ChatModel
+from es2_lightning.backbone.layouts import Packing
+from es2_lightning.backbone.reference import CopyReference, make_reference
+from es2_lightning.objectives.kl import KLPositions
+from es2_lightning.training.batches import PairedBatch
+from es2_lightning.training.datamodule import PromptDataModule
+from es2_lightning.training.objective import ES2Objective
+from es2_lightning.training.settings import LossSettings, StepSettings
+
+from ..tiny_models import Architecture, tiny_chat_model, tiny_splits
+
+LOSS = LossSettings(separation_weight=0.5, kl_weight=0.8, harmful_kl_weight=0.6)
+LAYERS = (2, 4)
+TOLERANCE = 1e-6
+EXACT = 1e-12
+"""In float64, where any mistake shows and no rounding does."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny tuned model, its batch, and what the plain step makes of it."""
+
+    chat_model: ChatModel
+    base: ChatModel
+    batch: PairedBatch
+    units: dict[int, float]
+
+
+def tiny_case(architecture: Architecture, dtype: torch.dtype, positions: KLPositions) -> Case:
+    """LoRA everywhere, moved away from its start; refusals for some harmful prompts."""
+    base = tiny_chat_model(architecture, initializer_range=0.07)
+    base.model.to(dtype)
+    tuned = tiny_chat_model(architecture, initializer_range=0.07)
+    torch.manual_seed(0)
+    tuned.model = add_lora(tuned.model.to(dtype), r=4, lora_dropout=0.0).to(dtype)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in tuned.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator).to(dtype)
+    splits = tiny_splits()
+    data = PromptDataModule(
+        splits, harmless_per_batch=5, harmful_per_batch=4, use_responses=True, seed=0
+    )
+    data.connect(tuned.renderer, kl_positions=positions)
+    harmful = splits.train.harmful[:4]
+    data.use_refusals({harmful[1]: "w7 w8 w9", harmful[3]: "w3"})
+    batch = data.collate(splits.train.harmless[:5], harmful)
+    return Case(tuned, base, batch, {layer: 2.0 + layer for layer in LAYERS})
+
+
+def plain_step(case: Case, layers: Sequence[int], *, after_norm: bool) -> tuple[Tensor, Tensor]:
+    """Loss and KL from `output_hidden_states` and whole logits, on one padded batch."""
+    rows, harmful = case.batch.rows, torch.tensor(case.batch.harmful)
+    longest = max(len(row.token_ids) for row in rows)
+    ids, mask = torch.zeros(2, len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.token_ids)] = torch.tensor(row.token_ids)
+        mask[i, : len(row.token_ids)] = 1
+    causal_lm = case.chat_model.model.get_base_model()
+    before_norm: list[Tensor] = []
+    handle = causal_lm.model.norm.register_forward_pre_hook(
+        lambda _, args: before_norm.append(args[0])
+    )
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    tuned = case.chat_model.model(**inputs, output_hidden_states=True)
+    handle.remove()
+    with torch.no_grad():
+        base = case.base.model(**inputs).logits
+    per_token = F.kl_div(
+        tuned.logits.log_softmax(-1), base.log_softmax(-1), log_target=True, reduction="none"
+    ).sum(-1)
+    kls = [
+        per_token[i, list(row.output_positions)].mean() if row.output_positions else None
+        for i, row in enumerate(rows)
+    ]
+    kl = torch.stack([k for k, bad in zip(kls, harmful, strict=True) if not bad]).mean()  # type: ignore[misc]
+    refused = [k for k, bad in zip(kls, harmful, strict=True) if bad and k is not None]
+    states = [*tuned.hidden_states[:-1], tuned.hidden_states[-1] if after_norm else before_norm[0]]
+    distances = []
+    for layer in layers:
+        last = torch.stack([states[layer][i, row.last_prompt_index] for i, row in enumerate(rows)])
+        pairs = (last[harmful][:, None] - last[~harmful][None]).norm(dim=-1)
+        distances.append(pairs.mean() / case.units[layer])
+    loss = (
+        -LOSS.separation_weight * torch.stack(distances).mean()
+        + LOSS.kl_weight * kl
+        + LOSS.harmful_kl_weight * torch.stack(refused).mean()
+    )
+    return loss, kl
+
+
+def gradients(case: Case, loss: Tensor) -> Tensor:
+    """Of all LoRA tensors, one vector."""
+    trained = [p for p in case.chat_model.model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, trained, allow_unused=True)
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).flatten().double()
+            for p, g in zip(trained, found, strict=True)
+        ]
+    )
+
+
+def ways() -> Iterator[tuple[str, StepSettings, Packing]]:
+    """Reference × truncation × chunking × packing × prefix × micro-batches."""
+    packings: tuple[Packing, ...] = ("off", "grid", "block_mask")
+    for reference, truncate, chunk, packing, prefix, micro in itertools.product(
+        ("adapter", "copy", "cached", "statistics"),
+        (False, True),
+        (None, 7),
+        packings,
+        ("never", "auto"),
+        (None, 4),
+    ):
+        if prefix == "auto" and packing == "off":
+            continue  # the same as never
+        step = StepSettings(
+            truncate=truncate, kl_chunk=chunk, shared_prefix=prefix, micro_batch=micro
+        )
+        yield reference, step, packing
+
+
+def objective_of(
+    case: Case, reference: str, step: StepSettings, packing: Packing, *, after_norm: bool
+) -> ES2Objective:
+    objective = ES2Objective(
+        case.chat_model.model,
+        make_reference(reference, case.chat_model, packing=packing),
+        layers=LAYERS,
+        settings=LOSS,
+        step=step,
+        packing=packing,
+        after_final_norm=after_norm,
+    )
+    objective.base_norms = dict(case.units)
+    return objective
