@@ -12,6 +12,7 @@ import lightning as L
 from hydra.utils import get_class
 from lightning.pytorch.loggers import WandbLogger
 
+from es2_lightning.atomic_files import write_atomically
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.fingerprint import weights_fingerprint
 from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
@@ -25,7 +26,7 @@ from es2_lightning.evaluation.evaluator import Evaluator
 from es2_lightning.evaluation.judges.judge import outcome_of
 from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import rich_progress
-from es2_lightning.evaluation.results_files import write_atomically, write_results
+from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator, build_judges
 from es2_lightning.training.datamodule import PromptDataModule

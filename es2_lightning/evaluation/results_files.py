@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from es2_lightning.atomic_files import write_atomically
 from es2_lightning.evaluation.attack_rows import curve_of
 from es2_lightning.evaluation.comparison import Comparison
 from es2_lightning.evaluation.intervals import Estimate
@@ -62,16 +62,6 @@ def write_results(comparison: Comparison, folder: Path) -> list[Path]:
     for name, text in contents.items():
         write_atomically(folder / name, text)
     return [folder / name for name in contents]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole: whoever reads it sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def as_json(value: Any) -> Any:

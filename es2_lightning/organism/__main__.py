@@ -6,10 +6,10 @@ import json
 import logging
 from pathlib import Path
 
+from es2_lightning.atomic_files import write_atomically
 from es2_lightning.config import job
 from es2_lightning.config.command import command
 from es2_lightning.config.secrets import save_resolved
-from es2_lightning.evaluation.results_files import write_atomically
 from es2_lightning.organism.settings import OrganismConfig
 
 log = logging.getLogger(__name__)

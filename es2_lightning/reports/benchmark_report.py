@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from es2_lightning.evaluation.results_files import as_json, write_atomically
+from es2_lightning.atomic_files import write_atomically
+from es2_lightning.evaluation.results_files import as_json
 
 if TYPE_CHECKING:
     from es2_lightning.evaluation.scav_benchmark import BenchmarkResult

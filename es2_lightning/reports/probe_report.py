@@ -16,9 +16,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from es2_lightning.atomic_files import write_atomically
 from es2_lightning.evaluation.intervals import Estimate
 from es2_lightning.evaluation.layer_probes import ProbedModel, ProbeResults
-from es2_lightning.evaluation.results_files import as_json, write_atomically
+from es2_lightning.evaluation.results_files import as_json
 from es2_lightning.evaluation.state_distances import Distances
 from es2_lightning.reports.cells import cell
 from es2_lightning.reports.pictures import probe as picture

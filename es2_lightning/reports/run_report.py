@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+from es2_lightning.atomic_files import write_atomically
 from es2_lightning.evaluation.attacks.scav_worst import AXIS
 from es2_lightning.evaluation.comparison import Comparison
-from es2_lightning.evaluation.results_files import write_atomically
 from es2_lightning.evaluation.verdict import WORST, verdict
 from es2_lightning.reports.attack_table import attack_notes
 from es2_lightning.reports.cells import WIDTH
