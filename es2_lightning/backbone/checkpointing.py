@@ -15,15 +15,18 @@ recomputed block must see the layout of its forward pass."""
 def enable_checkpointing(model: nn.Module) -> None:
     """Switch it on for all blocks; it works in train mode only, as transformers has it.
 
-    Below an adapter it is the causal LM that is asked: peft would make the embeddings' output
-    require gradients, which non-re-entrant checkpointing does not need, and which would hide that
-    nothing trainable stands before a layer.
+    Below an adapter it is the causal LM that is asked, and what it then does to the embeddings'
+    output is undone: transformers and peft make it require gradients, which non-re-entrant
+    checkpointing does not need, which costs block 1 gradients of its input, and which would hide
+    that nothing trainable stands before a layer.
     """
     causal_lm = causal_lm_of(model)
     if hasattr(causal_lm, "activation_checkpointing_enable"):
         causal_lm.activation_checkpointing_enable(activation_checkpointing_kwargs=HOW)
     else:  # transformers before it was renamed
         causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs=HOW)
+    if hasattr(causal_lm, "_require_grads_hook"):
+        causal_lm.disable_input_require_grads()
     assert _asked(model), "no module took activation checkpointing"
 
 
