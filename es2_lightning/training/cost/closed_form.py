@@ -17,16 +17,25 @@ class BlockWork:
     Attributes:
         tokens: Positions that pass its linear modules.
         pairs: Queries x keys, summed over the rectangles that its attention computes.
+        unread: Positions among them that pass k_proj and v_proj alone, since nobody reads what the
+            block makes of them.
     """
 
     tokens: int
     pairs: int
+    unread: int = 0
+
+    def through(self, module: LinearShape) -> int:
+        """Positions that pass a module."""
+        return self.tokens - (0 if module.name in ("k_proj", "v_proj") else self.unread)
 
 
 def forward_flops(shape: ModelShape, work: BlockWork, lora: LoraShape | None = None) -> int:
     """Of one block, with or without an adapter."""
-    linear = sum(_linear(m, work.tokens) + _adapter(m, work.tokens, lora) for m in shape.linears)
-    return linear + _router(shape, work.tokens) + 2 * _attention(shape, work.pairs)
+    linear = sum(
+        _linear(m, work.through(m)) + _adapter(m, work.through(m), lora) for m in shape.linears
+    )
+    return linear + _router(shape, work.tokens - work.unread) + 2 * _attention(shape, work.pairs)
 
 
 def backward_flops(
@@ -52,9 +61,9 @@ def recomputed_flops(shape: ModelShape, work: BlockWork, lora: LoraShape | None)
     """
     last = shape.linears[-1]
     if lora is not None and last.name in lora.adapted:
-        left_out = 2 * work.tokens * lora.r * last.d_out
+        left_out = 2 * work.through(last) * last.active * lora.r * last.d_out
     else:
-        left_out = _linear(last, work.tokens)
+        left_out = _linear(last, work.through(last))
     return forward_flops(shape, work, lora) - left_out
 
 
@@ -96,7 +105,8 @@ def _block_backward(
     by_name = {m.name: m for m in shape.linears}
 
     def back(names: Sequence[str], wanted: bool) -> int:
-        return sum(_linear_backward(by_name[n], work.tokens, lora, wanted) for n in names)
+        modules = [by_name[name] for name in names]
+        return sum(_linear_backward(m, work.through(m), lora, wanted) for m in modules)
 
     projections, out = ("q_proj", "k_proj", "v_proj"), ("o_proj",)
     into = tuple(n for n in ("gate_proj", "up_proj") if n in by_name)
@@ -105,7 +115,7 @@ def _block_backward(
     flops += of_attention * 4 * _attention(shape, work.pairs)
     flops += back(out, of_attention)
     between = of_attention or "o_proj" in adapted
-    flops += back(into, between) + between * _router(shape, work.tokens)
+    flops += back(into, between) + between * _router(shape, work.tokens - work.unread)
     inner = between or not adapted.isdisjoint(into)
     flops += back(("down_proj",), inner)
     return flops, inner or "down_proj" in adapted

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from es2_lightning.training.cost.fused_attention import fused_attention_on_meta
+from es2_lightning.training.cost.on_meta import meta_as_cpu
 
 aten = torch.ops.aten
 
@@ -35,7 +35,8 @@ class FlopCount:
         forward: What runs outside of a backward pass, without the head.
         backward: What runs in a backward pass, without the head; with it what activation
             checkpointing computes again there.
-        head: Matrix products with the vocabulary as one of their dimensions, forward and backward.
+        head: Matrix products with the vocabulary, or a slice of it, as one of their dimensions,
+            forward and backward.
     """
 
     forward: int = 0
@@ -58,17 +59,18 @@ def count_flops(function: Callable[[], Any], *, vocab_size: int | None = None) -
 
     Args:
         function: With its backward pass inside, if that is to be counted.
-        vocab_size: V. A matrix product that has V among its dimensions is the head's, so it should
-            differ from widths and numbers of positions. None: nothing is told apart as the head's.
+        vocab_size: V. A matrix product that has V among its operands' sizes or strides is the
+            head's, so V should differ from widths, numbers of positions and their products. None:
+            nothing is told apart as the head's.
     """
     counted: Counter[str] = Counter()
 
     def told_apart(formula: Callable[..., int]) -> Callable[..., int]:
         def count(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
             flops = formula(*args, out_val=out_val, **kwargs)
-            sizes = {
-                n for x in tree_leaves((args, out_val)) if isinstance(x, Tensor) for n in x.shape
-            }
+            tensors = [x for x in tree_leaves((args, out_val)) if isinstance(x, Tensor)]
+            # A slice of the vocabulary has V among its strides.
+            sizes = {n for x in tensors for n in (*x.shape, *x.stride())}
             if vocab_size in sizes:
                 counted["head"] += flops
             else:
@@ -82,7 +84,7 @@ def count_flops(function: Callable[[], Any], *, vocab_size: int | None = None) -
     tracker = ModuleTracker()
     formulas = {op: told_apart(formula) for op, formula in (flop_registry | _ATTENTION).items()}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    with fused_attention_on_meta(), counter:
+    with meta_as_cpu(), counter:
         function()
     return FlopCount(**counted)
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from es2_lightning.training.cost.fused_attention import fused_attention_on_meta
+from es2_lightning.training.cost.on_meta import meta_as_cpu
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def count_bytes(function: Callable[[], Any], *, device: str | None = None) -> By
         device: Count storages on this type of device alone, such as `meta`; None: on all.
     """
     tracker = _LiveStorages(device)
-    with fused_attention_on_meta(), tracker:
+    with meta_as_cpu(), tracker:
         function()
     return ByteCount(tracker.peak, tracker.live, tracker.allocated)
 

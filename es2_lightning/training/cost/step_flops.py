@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from es2_lightning.backbone.packed_layout import like_lengths
 from es2_lightning.training.cost.closed_form import (
     BlockWork,
     forward_flops,
@@ -43,7 +44,7 @@ def step_flops(
         if plan.reference != "cached" and compared:
             works = block_works(compared, plan, depth=shape.num_layers)
             reference = sum(forward_flops(shape, work) for work in works)
-        products = 2 + plan.needs_reference_logits + trains_head
+        products = head_products(plan, trains_head=trains_head)
         total += FlopCount(
             forward=tuned.forward + reference,
             backward=tuned.backward + again,
@@ -59,29 +60,44 @@ def block_works(rows: Sequence[RowShape], plan: StepPlan, *, depth: int) -> list
     works = []
     for block in range(1, depth + 1):
         alive = [row for row in rows if row.depth >= block or not plan.truncate]
-        works.append(_work(alive, plan))
+        works.append(_work(alive, rows, plan))
     return works
 
 
 def output_positions(rows: Sequence[RowShape], plan: StepPlan) -> int:
-    """Positions that pass the head: those of a shared prefix once."""
-    shared = max((row.outputs - (row.tokens - plan.prefix) for row in rows), default=0)
-    own = sum(min(row.outputs, row.tokens - plan.prefix) for row in rows)
+    """Positions of a pass that go through the head: those of a shared prefix once."""
+    prefix = plan.prefix if len(rows) > 1 else 0
+    shared = max((row.outputs - (row.tokens - prefix) for row in rows), default=0)
+    own = sum(min(row.outputs, row.tokens - prefix) for row in rows)
     return own + max(shared, 0)
 
 
-def _work(rows: Sequence[RowShape], plan: StepPlan) -> BlockWork:
-    prefix = plan.prefix
-    own = [row.tokens - prefix for row in rows]
-    longest = max(own)
+def head_products(plan: StepPlan, *, trains_head: bool) -> int:
+    """Matrix products with the head that each such position takes.
+
+    A frozen head: the reference's logits, unless statistics tell all of it; the tuned model's; the
+    gradient of its states. One that trains: its own gradient beside, and, where it is chunked, both
+    models' logits once more.
+    """
+    if trains_head:
+        return 4 if plan.kl_chunk is None else 6
+    return 3 if plan.needs_reference_logits else 2
+
+
+def _work(alive: Sequence[RowShape], rows: Sequence[RowShape], plan: StepPlan) -> BlockWork:
+    """What a block is given of those rows of a pass that reach it."""
     if plan.layout == "off":
-        assert not prefix, "a shared prefix needs packing"
-        return BlockWork(longest * len(own), longest * longest * len(own))
+        # Rows that end leave the others as long as they were.
+        longest = max(row.tokens for row in rows)
+        return BlockWork(longest * len(alive), longest * longest * len(alive))
+    prefix = plan.prefix if len(rows) > 1 else 0
+    own = [row.tokens - prefix for row in alive]
     tokens = prefix + sum(own)
-    if plan.layout == "grid":
-        pairs = prefix * prefix + len(own) * longest * (prefix + longest)
-    elif plan.layout == "block_mask":
-        pairs = tokens * tokens
-    else:
-        pairs = prefix * prefix + sum(n * (prefix + n) for n in own)
+    if plan.layout == "block_mask":
+        return BlockWork(tokens, tokens * tokens)
+    grids = [[i] for i in range(len(own))] if plan.layout == "exact" else like_lengths(own, prefix)
+    pairs = prefix * prefix
+    for members in grids:
+        longest = max(own[i] for i in members)
+        pairs += len(members) * longest * (prefix + longest)
     return BlockWork(tokens, pairs)

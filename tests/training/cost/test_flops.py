@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from es2_lightning.backbone.checkpointing import enable_checkpointing
 from es2_lightning.training.cost.flops import FlopCount, count_flops
-from es2_lightning.training.cost.fused_attention import fused_attention_on_meta
+from es2_lightning.training.cost.on_meta import meta_as_cpu
 from tests.tiny_models import tiny_chat_model
 
 DEVICES = ("meta", "cpu")
@@ -69,7 +69,7 @@ def test_attention_on_meta_is_as_it_was_afterwards() -> None:
         return {str(op) for op in counter.get_flop_counts().get("Global", {})}
 
     before = operators()
-    with fused_attention_on_meta():
+    with meta_as_cpu():
         assert operators() != before
     assert operators() == before
 

@@ -1,13 +1,15 @@
-"""Attention without memory is the kernel that attention on a CPU is.
+"""What is missing without memory: attention is a CPU's kernel there, and questions have an answer.
 
 Meta tensors have no attention kernel of their own: `scaled_dot_product_attention` falls apart into
-matrix products there, and keeps the probabilities of all pairs, which no fused kernel does.
+matrix products there, and keeps the probabilities of all pairs, which no fused kernel does. And
+they have no values, which transformers asks for to find out whether a mask is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,21 +18,29 @@ aten = torch.ops.aten
 
 
 @contextmanager
-def fused_attention_on_meta() -> Iterator[None]:
-    """Inside the `with`, attention on meta tensors runs the CPU's fused kernel, without its values.
+def meta_as_cpu() -> Iterator[None]:
+    """Inside the `with`, meta tensors go through the operators that a CPU's would.
 
-    Operators, saved tensors and bytes are then those of a CPU, and in kind those of a GPU. What
-    the kernel refuses on a CPU (dropout inside attention, keys and values of different widths) is
-    left as it is on a CPU, too: matrix products.
+    Attention is the CPU's fused kernel, without its values: operators, saved tensors and bytes are
+    then a CPU's, and in kind a GPU's. What the kernel refuses on a CPU (dropout inside attention,
+    keys and values of different widths) is left as it is on a CPU, too: matrix products.
+
+    A value that is asked for is 0, or False: a mask does not hide nothing.
     """
-    # Where autograd takes an operator apart: above it stands no mode that a backward pass, which
-    # computes checkpointed blocks again, would have to be told of.
-    library = torch.library.Library("aten", "IMPL", "AutogradMeta")
-    library.impl("scaled_dot_product_attention", _attend)
+    # Attention where autograd takes an operator apart: above it stands no mode that a backward
+    # pass, which computes checkpointed blocks again, would have to be told of.
+    attention = torch.library.Library("aten", "IMPL", "AutogradMeta")
+    attention.impl("scaled_dot_product_attention", _attend)
+    values = torch.library.Library("aten", "IMPL", "Meta")
+    values.impl("_local_scalar_dense", _zero)
     try:
         yield
     finally:
-        del library  # Takes the implementation back.
+        del attention, values  # Takes the implementations back.
+
+
+def _zero(tensor: Tensor) -> Any:
+    return torch.zeros((), dtype=tensor.dtype).item()
 
 
 def _attend(
