@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import takewhile
+from itertools import accumulate, chain, takewhile
 from typing import Any, Literal
 
 import torch
@@ -34,7 +34,7 @@ class Layout:
         last_index: (B,), each row's last prompt token, in the flattened pass.
         kept: What goes on above the deepest layer that is read: rows (padded) or tokens (packed)
             by number; None: everything.
-        output_index: (U,), in the flattened pass, of what was kept.
+        output_index: (U,), in the flattened pass.
         output_of: (E,), which of the U computed ones an output is.
         output_row: (E,), the row of each output.
         first_output: (U,), the first output that each computed one is.
@@ -97,19 +97,23 @@ def lay_out(
     lengths = [row.needed_length for row in rows]
     prefix = shared_prefix_length(rows) if share_prefix else 0
     going_on = [i for i, row in enumerate(rows) if row.output_positions or not drop]
-    above = going_on if 0 < len(going_on) < len(rows) else list(range(len(rows)))
+    above = going_on if 0 < len(going_on) < len(rows) else None
+    longest = max(lengths)
     if packing == "off":
-        starts, starts_above, kept = _padded_starts(lengths, above)
+        starts, kept = [i * longest for i in range(len(rows))], above
     else:
-        starts, starts_above, kept = _packed_starts(lengths, above, prefix)
+        # Where each row's own tokens begin, behind the prefix.
+        starts = [prefix, *(prefix + n for n in accumulate(length - prefix for length in lengths))]
+        kept = None
+        if above is not None:
+            own = (range(starts[i], starts[i + 1]) for i in above)
+            kept = [*range(prefix), *chain.from_iterable(own)]
 
-    def flat(start: int, position: int) -> int:
-        return position if position < prefix else start + position - prefix
+    def flat(row: int, position: int) -> int:
+        return position if position < prefix else starts[row] + position - prefix
 
     flat_outputs = [
-        (i, flat(starts_above[i], position))
-        for i, row in enumerate(rows)
-        for position in row.output_positions
+        (i, flat(i, position)) for i, row in enumerate(rows) for position in row.output_positions
     ]
     computed = list(dict.fromkeys(index for _, index in flat_outputs))
     number = {index: k for k, index in enumerate(computed)}
@@ -120,7 +124,7 @@ def lay_out(
     if packing in ("grid", "block_mask"):
         own = [length - prefix for length in lengths]
         packed = lay_out_packed(own, prefix=prefix, masked=packing == "block_mask")
-        if kept is not None:
+        if above is not None:
             packed_above = lay_out_packed(
                 [own[i] for i in above], prefix=prefix, masked=packing == "block_mask"
             )
@@ -131,9 +135,7 @@ def lay_out(
         attention_mask=mask,
         packed=packed,
         packed_above=packed_above,
-        last_index=_long(
-            flat(start, row.last_prompt_index) for start, row in zip(starts, rows, strict=True)
-        ),
+        last_index=_long(flat(i, row.last_prompt_index) for i, row in enumerate(rows)),
         kept=None if kept is None else _long(kept),
         output_index=_long(computed),
         output_of=_long(number[index] for _, index in flat_outputs),
@@ -150,32 +152,6 @@ def shared_prefix_length(rows: Sequence[TokenRow]) -> int:
     shortest = min(row.needed_length for row in rows)
     columns = zip(*(row.token_ids[: shortest - 1] for row in rows), strict=True)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-
-
-def _padded_starts(
-    lengths: Sequence[int], above: Sequence[int]
-) -> tuple[list[int], dict[int, int], list[int] | None]:
-    longest = max(lengths)
-    starts = [i * longest for i in range(len(lengths))]
-    starts_above = {i: k * longest for k, i in enumerate(above)}
-    return starts, starts_above, list(above) if len(above) < len(lengths) else None
-
-
-def _packed_starts(
-    lengths: Sequence[int], above: Sequence[int], prefix: int
-) -> tuple[list[int], dict[int, int], list[int] | None]:
-    """Where each row's own tokens begin, before and after rows are dropped, and what is kept."""
-    starts, end = [], prefix
-    for length in lengths:
-        starts.append(end)
-        end += length - prefix
-    if len(above) == len(lengths):
-        return starts, dict(enumerate(starts)), None
-    starts_above, kept = {}, list(range(prefix))
-    for i in above:
-        starts_above[i] = len(kept)
-        kept.extend(range(starts[i], starts[i] + lengths[i] - prefix))
-    return starts, starts_above, kept
 
 
 def _tokens(

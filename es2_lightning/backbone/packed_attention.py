@@ -65,11 +65,12 @@ def _active(this: Pass) -> Iterator[None]:
         if this.layout.packed is not None:
             config._attn_implementation = NAME
         if this.layout.kept is not None:
-            blocks = find_structure(this.model).blocks
+            blocks = list(find_structure(this.model).blocks)
             handles = [
                 block.register_forward_pre_hook(_drop_rows, with_kwargs=True)
-                for block in list(blocks)[this.dropped_after :]
+                for block in blocks[this.dropped_after :]
             ]
+            handles.append(blocks[-1].register_forward_hook(_restore_rows))
         yield
     finally:
         for handle in handles:
@@ -90,23 +91,36 @@ def recomputing() -> tuple[AbstractContextManager[None], AbstractContextManager[
 
 def _drop_rows(_block: nn.Module, args: Any, kwargs: Any) -> Any:
     """Only what goes on enters a block above the deepest layer that is read."""
-    this = _RUNNING.get()
-    assert this is not None and this.layout.kept is not None
-    layout = this.layout
-    packed = layout.input_ids.shape[0] == 1 and layout.attention_mask is None
-    size = layout.input_ids.shape[1 if packed else 0]
+    kept, dim, size = _dropping()
 
     def select(value: Any) -> Any:
         if isinstance(value, (tuple, list)):
             return type(value)(select(v) for v in value)
         if isinstance(value, dict):
             return {k: select(v) for k, v in value.items()}
-        dim = 1 if packed else 0
         if isinstance(value, Tensor) and value.dim() > 1 and value.shape[dim] == size:
-            return value.index_select(dim, layout.kept)
+            return value.index_select(dim, kept)
         return value
 
     return select(args), select(kwargs)
+
+
+def _restore_rows(_block: nn.Module, _args: Any, output: Any) -> Any:
+    """Zeros for what did not come so far: some models expect the shape that they were given."""
+    kept, dim, size = _dropping()
+    hidden = output[0] if isinstance(output, tuple) else output
+    shape = list(hidden.shape)
+    shape[dim] = size
+    whole = hidden.new_zeros(shape).index_copy(dim, kept, hidden)
+    return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+
+def _dropping() -> tuple[Tensor, int, int]:
+    """What is kept of the pass that runs, along which dimension, and how long that was."""
+    this = _RUNNING.get()
+    assert this is not None and this.layout.kept is not None
+    dim = 0 if this.layout.attention_mask is not None else 1
+    return this.layout.kept, dim, this.layout.input_ids.shape[dim]
 
 
 @torch.compiler.disable
@@ -164,7 +178,7 @@ def _on_grids(
     if prefix:
         parts = [x[:, :, :prefix] for x in (query, key, value)]
         mask = layout.prefix_mask(window) if _cuts(window, prefix) else None
-        outputs.append(attend(*parts, mask)[0])
+        outputs.append(attend(parts[0], parts[1], parts[2], mask)[0])
     for grid in layout.grids:
         q, k, v = (_gathered(x, grid.index, grid.rows, grid.length) for x in (query, key, value))
         if prefix:

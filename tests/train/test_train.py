@@ -37,7 +37,8 @@ def test_a_run_leaves_what_it_promises(train: Train, capsys: pytest.CaptureFixtu
     for key in ("loss", "kl", "separation", "gradient_norm", "layer_3/distance_relative"):
         assert all(row[f"train/{key}"] for row in rows), key
     # Nothing above the separated layer is computed of harmful prompts.
-    assert [bool(row["train/layer_6/distance_relative"]) for row in rows] == [False] * 2 + [True] * 2
+    deeper = [bool(row["train/layer_6/distance_relative"]) for row in rows]
+    assert deeper == [False] * 2 + [True] * 2
     versions = json.loads((folder / "versions.json").read_text())
     assert versions["packages"]["torch"] == torch.__version__.split("+")[0] or (
         versions["packages"]["torch"] == torch.__version__

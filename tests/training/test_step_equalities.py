@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.layouts import Packing
-from es2_lightning.backbone.reference import CopyReference, make_reference
+from es2_lightning.backbone.reference import make_reference
 from es2_lightning.objectives.kl import KLPositions
 from es2_lightning.training.batches import PairedBatch
 from es2_lightning.training.datamodule import PromptDataModule
@@ -27,11 +26,13 @@ from es2_lightning.training.settings import LossSettings, StepSettings
 
 from ..tiny_models import Architecture, tiny_chat_model, tiny_splits
 
-LOSS = LossSettings(separation_weight=0.5, kl_weight=0.8, harmful_kl_weight=0.6)
-LAYERS = (2, 4)
+LOSS = LossSettings(separation_weight=2.0, kl_weight=0.8, harmful_kl_weight=0.6)
+LAYERS = (1, 3)
+REFERENCES = ("adapter", "copy")
 TOLERANCE = 1e-6
-EXACT = 1e-12
-"""In float64, where any mistake shows and no rounding does."""
+ROUNDING_IN_BETWEEN = 2e-7
+"""In float64; several parts of transformers (norms, rotary embeddings) compute in float32 all the
+same, and packed rows differ from padded ones in what they round there."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Case:
 
 def tiny_case(architecture: Architecture, dtype: torch.dtype, positions: KLPositions) -> Case:
     """LoRA everywhere, moved away from its start; refusals for some harmful prompts."""
-    base = tiny_chat_model(architecture, initializer_range=0.07)
+    # Shallow, so that float32's rounding stays below the tolerance.
+    base, tuned = (
+        tiny_chat_model(architecture, num_hidden_layers=3, initializer_range=0.15) for _ in range(2)
+    )
     base.model.to(dtype)
-    tuned = tiny_chat_model(architecture, initializer_range=0.07)
     torch.manual_seed(0)
     tuned.model = add_lora(tuned.model.to(dtype), r=4, lora_dropout=0.0).to(dtype)
     generator = torch.Generator().manual_seed(1)
@@ -123,7 +126,7 @@ def ways() -> Iterator[tuple[str, StepSettings, Packing]]:
     """Reference × truncation × chunking × packing × prefix × micro-batches."""
     packings: tuple[Packing, ...] = ("off", "grid", "block_mask")
     for reference, truncate, chunk, packing, prefix, micro in itertools.product(
-        ("adapter", "copy", "cached", "statistics"),
+        REFERENCES,
         (False, True),
         (None, 7),
         packings,
@@ -152,3 +155,76 @@ def objective_of(
     )
     objective.base_norms = dict(case.units)
     return objective
+
+
+def worst(
+    case: Case, plain: Case, *, separated: Sequence[int], after_norm: bool, tolerance: float
+) -> dict[str, float]:
+    """The ways whose loss or gradient is further from the plain step's than the tolerance.
+
+    Args:
+        case: What the ways compute on.
+        plain: What the plain step computes on: the same in float64, so that what is measured is
+            the ways' own rounding.
+        separated: The stage's layers.
+        after_norm: Whether layer L is read after the final norm.
+        tolerance: Relative.
+    """
+    plain_loss, plain_kl = plain_step(plain, separated, after_norm=after_norm)
+    wanted = gradients(plain, plain_loss)
+    assert float(wanted.norm()) > 1e-3 and float(plain_kl.detach()) > 1e-3
+    off: dict[str, float] = {}
+    for reference, step, packing in ways():
+        objective = objective_of(case, reference, step, packing, after_norm=after_norm)
+        losses = objective(case.batch, separated)
+        found = gradients(case, losses.loss)
+        error = max(
+            abs(float(losses.loss.detach()) / float(plain_loss.detach()) - 1),
+            abs(float(losses.kl.detach()) / float(plain_kl.detach()) - 1),
+            float((found - wanted).norm() / wanted.norm()),
+        )
+        if not error <= tolerance:
+            off[f"{reference} {packing} {step}"] = error
+    return off
+
+
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma3_text")
+
+
+@pytest.mark.parametrize("after_norm", [False, True])
+@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_way_gives_the_plain_step(
+    architecture: Architecture, positions: KLPositions, after_norm: bool
+) -> None:
+    case, plain = (
+        tiny_case(architecture, dtype, positions) for dtype in (torch.float32, torch.float64)
+    )
+    for ours, theirs in ((case.chat_model, plain.chat_model), (case.base, plain.base)):
+        theirs.model.load_state_dict(ours.model.state_dict())
+    separated = [3] if after_norm else [1]
+    off = worst(case, plain, separated=separated, after_norm=after_norm, tolerance=TOLERANCE)
+    assert off == {}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_in_float64_nothing_but_rounding_is_left(architecture: Architecture) -> None:
+    case = tiny_case(architecture, torch.float64, "response")
+    for separated in ([1], [3], [1, 3]):
+        off = worst(
+            case, case, separated=separated, after_norm=False, tolerance=ROUNDING_IN_BETWEEN
+        )
+        assert off == {}
+
+
+def test_soft_capped_attention_and_logits() -> None:
+    """Gemma 2, in float32 throughout: padded, its eager attention gives NaN in float64."""
+    case = tiny_case("gemma2", torch.float32, "response")
+    off = worst(case, case, separated=[1], after_norm=False, tolerance=5e-6)
+    assert off == {}
+
+
+def test_the_ways_are_all_combinations() -> None:
+    seen = list(ways())
+    assert len(seen) == len(REFERENCES) * 2 * 2 * 5 * 2
+    assert len({str(way) for way in seen}) == len(seen)
