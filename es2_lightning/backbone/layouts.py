@@ -106,8 +106,8 @@ def lay_out(
         starts = [prefix, *(prefix + n for n in accumulate(length - prefix for length in lengths))]
         kept = None
         if above is not None:
-            own = (range(starts[i], starts[i + 1]) for i in above)
-            kept = [*range(prefix), *chain.from_iterable(own)]
+            going = (range(starts[i], starts[i + 1]) for i in above)
+            kept = [*range(prefix), *chain.from_iterable(going)]
 
     def flat(row: int, position: int) -> int:
         return position if position < prefix else starts[row] + position - prefix

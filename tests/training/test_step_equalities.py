@@ -30,7 +30,7 @@ LOSS = LossSettings(separation_weight=2.0, kl_weight=0.8, harmful_kl_weight=0.6)
 LAYERS = (1, 3)
 REFERENCES = ("adapter", "copy")
 TOLERANCE = 1e-6
-ROUNDING_IN_BETWEEN = 2e-7
+BETWEEN = 2e-7
 """In float64; several parts of transformers (norms, rotary embeddings) compute in float32 all the
 same, and packed rows differ from padded ones in what they round there."""
 
@@ -212,7 +212,7 @@ def test_in_float64_nothing_but_rounding_is_left(architecture: Architecture) -> 
     case = tiny_case(architecture, torch.float64, "response")
     for separated in ([1], [3], [1, 3]):
         off = worst(
-            case, case, separated=separated, after_norm=False, tolerance=ROUNDING_IN_BETWEEN
+            case, case, separated=separated, after_norm=False, tolerance=BETWEEN
         )
         assert off == {}
 
