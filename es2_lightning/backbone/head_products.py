@@ -18,8 +18,10 @@ CAST_ENTRIES = 2**23
 """Of the weight that are cast at a time: 32 MiB in float32."""
 
 
-BLOCK_ENTRIES = 2**21
-"""Of a (P, V) tensor that temporaries are made for at a time: 8 MiB in float32."""
+BLOCK_ENTRIES = {"cpu": 2**19}
+"""Of a (P, V) tensor that temporaries are made for at a time; on a CPU they stay in its cache."""
+OTHER_BLOCK_ENTRIES = 2**22
+"""16 MiB in float32; smaller ones would leave a GPU waiting for its host."""
 
 
 def wide_dtype(states: Tensor) -> torch.dtype:
@@ -107,4 +109,5 @@ def chunks(positions: int, size: int | None) -> list[slice]:
 
 def row_blocks(values_PV: Tensor) -> list[slice]:
     """The rows in slices so small that a few temporaries of one do not count."""
-    return chunks(len(values_PV), max(1, BLOCK_ENTRIES // values_PV.shape[1]))
+    entries = BLOCK_ENTRIES.get(values_PV.device.type, OTHER_BLOCK_ENTRIES)
+    return chunks(len(values_PV), max(1, entries // values_PV.shape[1]))

