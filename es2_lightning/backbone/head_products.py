@@ -23,6 +23,9 @@ BLOCK_ENTRIES = {"cpu": 2**19}
 OTHER_BLOCK_ENTRIES = 2**22
 """16 MiB in float32; smaller ones would leave a GPU waiting for its host."""
 
+ADDS_BF16_IN_FLOAT32 = {"cuda"} if torch.version.cuda is not None else set()
+"""Devices with a product of bf16 matrices whose result is float32."""
+
 
 def wide_dtype(states: Tensor) -> torch.dtype:
     """What states are computed with in: float32, or float64 for float64 states."""
@@ -39,11 +42,8 @@ def without_autocast(states: Tensor) -> AbstractContextManager[object]:
 
 def multiplies_bf16(states: Tensor, weight_VD: Tensor) -> bool:
     """Whether bf16 operands are multiplied as they are, and added up in float32."""
-    return (
-        states.dtype == weight_VD.dtype == torch.bfloat16
-        and weight_VD.is_cuda
-        and torch.version.cuda is not None
-    )
+    both = states.dtype == weight_VD.dtype == torch.bfloat16
+    return both and weight_VD.device.type in ADDS_BF16_IN_FLOAT32
 
 
 def scores(states_PD: Tensor, weight_VD: Tensor) -> Tensor:
@@ -70,16 +70,15 @@ def combined(
         weight_VD: In any dtype.
         bf16_terms: Where it is given, the coefficients are written as a sum of so many bf16
             tensors, each of which is multiplied with the bf16 weight: the error is 2⁻⁹ of a
-            coefficient with one, and 2⁻¹⁸ with two.
+            coefficient with one, and 2⁻¹⁸ with two, for which the coefficients are overwritten.
     """
     if bf16_terms is not None:
-        rest = coefficients_PV
         out_PD = coefficients_PV.new_zeros(len(coefficients_PV), weight_VD.shape[1])
         for left in reversed(range(bf16_terms)):
-            term = rest.bfloat16()
+            term = coefficients_PV.bfloat16()
             out_PD += torch.ops.aten.mm.dtype(term, weight_VD, torch.float32)
             if left:
-                rest = rest - term
+                coefficients_PV -= term
         return out_PD
     dtype = coefficients_PV.dtype
     if weight_VD.dtype == dtype:

@@ -4,11 +4,9 @@ A frozen head needs no gradient of its own, so that the gradient for the hidden 
 beside the value, chunk by chunk, and nothing of the vocabulary's size is kept for the backward
 pass. All of it in float32, whatever the dtype of states and head, or in float64 for float64 states.
 
-With logits of the base z and of the tuned model z + c, the value is Σ p (e^r − 1 − r), where
-r = c − log Σ p e^c is log q / p, and its gradient for the logits is q − p = p (e^r − 1). Where both
-models share a linear head, c is the product of the head with the *difference* of their hidden
-states. So neither loses digits where the two distributions are close, as they are in training, and
-at equality both are exactly 0.
+Where both models share a linear head, the difference of their scores is the product of the head
+with the *difference* of their hidden states, so that no digits are lost where the two distributions
+are close, as they are in training; at equality value and gradient are exactly 0.
 
 Shape legend: P positions, V vocabulary, D width, C positions of a chunk.
 """
@@ -28,7 +26,6 @@ from es2_lightning.backbone.head_products import (
     chunks,
     combined,
     multiplies_bf16,
-    row_blocks,
     scores,
     wide_dtype,
     without_autocast,
@@ -41,11 +38,8 @@ from es2_lightning.backbone.head_statistics import (
     softmax_,
 )
 from es2_lightning.backbone.linear_head import LinearHead
+from es2_lightning.objectives.close_distributions import kl_and_gradient_
 from es2_lightning.objectives.kl import kl_at_positions
-
-SMALL = {torch.float32: 0.2, torch.float64: 0.005}
-"""|r| below which e^r − 1 − r is taken as (e^r − 1) · r · (1/2 − r/12 + r³/720), which leaves out
-r⁵ / 15120 of it."""
 
 
 def kl_of_states(
@@ -55,6 +49,7 @@ def kl_of_states(
     tuned_head: LinearHead,
     base_head: LinearHead | None = None,
     chunk: int | None,
+    compiled: bool = False,
 ) -> Tensor:
     """KL(base ‖ tuned) of each position, (P,), in nats, float32 (float64 for float64 states).
 
@@ -67,6 +62,8 @@ def kl_of_states(
         tuned_head: The tuned model's head.
         base_head: The base's, taken as a constant; None: the same.
         chunk: Positions whose logits exist at a time; None: of all, differentiated by autograd.
+        compiled: For a frozen head: what is done with a chunk's scores goes through torch.compile,
+            which takes a quarter of the time and, once a process, some seconds to compile.
     """
     same = base_head is None or _is_same(base_head, tuned_head)
     base_head = tuned_head if base_head is None else base_head
@@ -83,7 +80,13 @@ def kl_of_states(
     def part(rows: slice, gradient: bool) -> tuple[Tensor, Tensor | None]:
         tuned_CD, base_CD = tuned_PD[rows], base_PD[rows].to(tuned_PD.dtype)
         base_CV, change_CV = _scores(tuned_CD, base_CD, tuned_head, base_head, same=same)
-        kl_C = _compare(base_CV, change_CV, cap=tuned_head.soft_cap, scale=tuned_head.scale)
+        kl_C = kl_and_gradient_(
+            base_CV,
+            change_CV,
+            soft_cap=tuned_head.soft_cap,
+            scale=tuned_head.scale,
+            compiled=compiled,
+        )
         if not gradient:
             return kl_C, None
         weight = tuned_head.weight_VD
@@ -227,51 +230,6 @@ def _scores(
         change_CV += _bias(tuned_head, dtype) - _bias(base_head, dtype)
     base_CV += _bias(base_head, dtype)
     return base_CV, change_CV
-
-
-def _compare(base_CV: Tensor, change_CV: Tensor, *, cap: float | None, scale: float) -> Tensor:
-    """The KL of the distributions with scores `base` and `base + change`, (C,).
-
-    Both are overwritten; `change` with the gradient for the tuned model's scores, over the scale.
-    """
-    kl_C = base_CV.new_empty(len(base_CV))
-    for rows in row_blocks(base_CV):
-        base, change = base_CV[rows], change_CV[rows]
-        slope = None if cap is None else _soft_cap(base, change, cap)
-        if scale != 1.0:
-            base *= scale
-            change *= scale
-        q = base + change
-        top, top_q = base.amax(-1, keepdim=True), q.amax(-1, keepdim=True)
-        p = base.sub_(top).exp_()
-        q.sub_(top_q).exp_()
-        sum_p, sum_q = p.sum(-1, keepdim=True), q.sum(-1, keepdim=True)
-        p /= sum_p
-        r = change.sub_(top_q - top + (sum_q / sum_p).log())
-        small = r.abs() < SMALL[r.dtype]
-        # Elsewhere q may be large where p is below all that float32 holds.
-        gradient = torch.where(small, torch.expm1(r).mul_(p), q.div_(sum_q).sub_(p))
-        series = (r * r).mul_(1 / 720).sub_(1 / 12).mul_(r).add_(1 / 2).mul_(r).mul_(gradient)
-        direct = torch.addcmul(gradient, p, r, value=-1)
-        kl_C[rows] = torch.where(small, series, direct).sum(-1)
-        # The gradient sums to 0 but for the rounding of the sums, which is taken out here.
-        excess = gradient.sum(-1, keepdim=True)
-        torch.addcmul(gradient, p, excess, value=-1, out=change)
-        if slope is not None:
-            change *= slope
-    return kl_C
-
-
-def _soft_cap(base: Tensor, change: Tensor, cap: float) -> Tensor:
-    """Soft-cap `base` and `base + change` in place; the latter's slope.
-
-    tanh a − tanh b = tanh(a − b) · (1 − tanh a · tanh b) keeps the digits of a small change.
-    """
-    tuned = ((base + change) / cap).tanh_()
-    base.div_(cap).tanh_()
-    change.div_(cap).tanh_().mul_((1 - tuned * base).mul_(cap))
-    base *= cap
-    return 1 - tuned.square_()
 
 
 def _bias(head: LinearHead, dtype: torch.dtype) -> Tensor | float:

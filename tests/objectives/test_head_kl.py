@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from shutil import which
 from typing import Any
 from weakref import finalize
 
@@ -126,6 +128,47 @@ def test_bf16_states_and_weights_leave_no_noise(name: str, monkeypatch: pytest.M
     assert relative(gradient_of(k, tuned), gradient) < 3e-3
     at_once = kl_of_states(tuned, base, tuned_head=head, chunk=None)
     assert relative(at_once, wanted) < 1e-3
+
+
+@pytest.fixture
+def products_as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """bf16 matrices are multiplied as they are, and added up in float32."""
+    monkeypatch.setattr(head_products, "ADDS_BF16_IN_FLOAT32", {"cpu"})
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        library.impl("mm.dtype", lambda a, b, dtype: torch.mm(a.to(dtype), b.to(dtype)), "CPU")
+        yield
+
+
+@pytest.mark.usefixtures("products_as_on_cuda")
+@pytest.mark.parametrize("name", HEADS)
+def test_bf16_products_as_on_cuda(name: str) -> None:
+    tuned, base = states(apart=0.05, dtype=torch.bfloat16)
+    head = to(HEADS[name], torch.bfloat16)
+    wanted, gradient = plain(tuned, base, head)
+    k = kl_of_states(tuned, base, tuned_head=head, chunk=3)
+    assert float((k - wanted).detach().abs().max()) < 1e-6
+    assert relative(gradient_of(k, tuned), gradient) < 4e-3
+    k = kl_of_states(tuned, tuned.detach(), tuned_head=head, chunk=3)
+    assert int(k.count_nonzero()) == int(gradient_of(k, tuned).count_nonzero()) == 0
+    if name in LINEAR:
+        k = kl_of_statistics(tuned, head_statistics(base, head, chunk=3), head, chunk=3)
+        assert float((k - wanted).detach().abs().max()) < 5e-6
+        assert relative(gradient_of(k, tuned), gradient) < 4e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("name", ["plain", "all"])
+def test_compiled(name: str) -> None:
+    for apart in (0.0, 1e-2, 1.0):
+        tuned, base = states(apart=apart)
+        k = kl_of_states(tuned, base, tuned_head=HEADS[name], chunk=4, compiled=True)
+        wanted, gradient = plain(tuned, base, HEADS[name])
+        if apart:
+            assert relative(k, wanted) < 1e-6
+            assert relative(gradient_of(k, tuned), gradient) < 2e-6
+        else:
+            assert int(k.count_nonzero()) == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -262,7 +305,7 @@ def test_statistics_give_the_same_up_to_rounding(name: str, apart: float) -> Non
     assert len(statistics) == P and statistics.expected_weight_PD.dtype == torch.float32
     k = kl_of_statistics(tuned, statistics, HEADS[name], chunk=3)
     wanted, _ = plain(tuned, base, HEADS[name])
-    assert float((k - wanted).abs().max()) < 5e-6
+    assert float((k - wanted).detach().abs().max()) < 5e-6
     (got,) = torch.autograd.grad(k.sum(), tuned)
     hidden = kl_of_states(tuned, base, tuned_head=HEADS[name], chunk=3)
     (gradient,) = torch.autograd.grad(hidden.sum(), tuned)
@@ -337,10 +380,15 @@ class PeakBytes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("kind", ["states", "statistics"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bytes_above_inputs_do_not_grow_with_positions(kind: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, "bfloat16 as on CUDA"])
+def test_bytes_above_inputs_do_not_grow_with_positions(
+    kind: str, dtype: torch.dtype | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At the shape of Llama-3-8B's head: below three chunks of logits beside the gradient."""
     width, vocabulary, chunk = 4096, 128256, 256
+    if isinstance(dtype, str):
+        monkeypatch.setattr(head_products, "ADDS_BF16_IN_FLOAT32", {"meta"})
+        dtype = torch.bfloat16
     head = LinearHead(torch.empty(vocabulary, width, device="meta", dtype=dtype))
     peaks = []
     for positions in (1024, 4096):
