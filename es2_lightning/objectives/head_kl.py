@@ -78,8 +78,8 @@ def kl_of_states(
     assert (base_head.soft_cap, base_head.scale) == (tuned_head.soft_cap, tuned_head.scale)
 
     def part(rows: slice, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        tuned_CD, base_CD = tuned_PD[rows], base_PD[rows].to(tuned_PD.dtype)
-        base_CV, change_CV = _scores(tuned_CD, base_CD, tuned_head, base_head, same=same)
+        tuned_CD = tuned_PD[rows]
+        base_CV, change_CV = _scores(tuned_CD, base_PD[rows], tuned_head, base_head, same=same)
         kl_C = kl_and_gradient_(
             base_CV,
             change_CV,
@@ -216,6 +216,8 @@ def _scores(
 ) -> tuple[Tensor, Tensor]:
     """The base's scores before soft-capping and scale, and what the tuned model's add, (C, V)."""
     dtype, weight = wide_dtype(tuned_CD), tuned_head.weight_VD
+    if base_CD.dtype != tuned_CD.dtype:
+        tuned_CD, base_CD = tuned_CD.to(dtype), base_CD.to(dtype)
     if same and not multiplies_bf16(tuned_CD, weight):
         base_CD = base_CD.to(dtype)
         both = torch.cat([base_CD, tuned_CD.to(dtype) - base_CD])

@@ -182,6 +182,18 @@ def test_equality_is_exactly_zero(name: str, dtype: torch.dtype) -> None:
     assert int(k.count_nonzero()) == int(tuned.grad.count_nonzero()) == 0
 
 
+@pytest.mark.usefixtures("products_as_on_cuda")
+def test_a_base_of_another_dtype_is_not_rounded() -> None:
+    tuned, base = states(apart=0.05)
+    head, rounded = to(HEADS["bias"], torch.bfloat16), tuned.detach().bfloat16().requires_grad_()
+    k = kl_of_states(rounded, base, tuned_head=head, chunk=3)
+    wanted, gradient = plain(rounded, base, head)
+    assert relative(k, wanted) < 3e-6 and relative(gradient_of(k, rounded), gradient) < 4e-3
+    k = kl_of_states(tuned, base.bfloat16(), tuned_head=head, chunk=3)
+    wanted, gradient = plain(tuned, base.bfloat16(), head)
+    assert relative(k, wanted) < 3e-6 and relative(gradient_of(k, tuned), gradient) < 2e-6
+
+
 @pytest.mark.parametrize("apart", [0.0, 1.0])
 def test_extreme_logits(apart: float) -> None:
     head = LinearHead(random(V, D, scale=1e3), random(V, seed=7))
