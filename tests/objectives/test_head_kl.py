@@ -188,10 +188,10 @@ def test_a_base_of_another_dtype_is_not_rounded() -> None:
     head, rounded = to(HEADS["bias"], torch.bfloat16), tuned.detach().bfloat16().requires_grad_()
     k = kl_of_states(rounded, base, tuned_head=head, chunk=3)
     wanted, gradient = plain(rounded, base, head)
-    assert relative(k, wanted) < 3e-6 and relative(gradient_of(k, rounded), gradient) < 4e-3
+    assert relative(k, wanted) < 1e-5 and relative(gradient_of(k, rounded), gradient) < 4e-3
     k = kl_of_states(tuned, base.bfloat16(), tuned_head=head, chunk=3)
     wanted, gradient = plain(tuned, base.bfloat16(), head)
-    assert relative(k, wanted) < 3e-6 and relative(gradient_of(k, tuned), gradient) < 2e-6
+    assert relative(k, wanted) < 1e-5 and relative(gradient_of(k, tuned), gradient) < 1e-5
 
 
 @pytest.mark.parametrize("apart", [0.0, 1.0])
