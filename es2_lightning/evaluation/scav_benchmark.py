@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from es2_lightning.backbone.paired_timing import PairedTimings, time_in_turns
+from es2_lightning.backbone.paired_timing import TurnTimings, time_in_turns
 from es2_lightning.errors import UserError
 from es2_lightning.evaluation.attacks.scav import Scav, ScavRow, run_scav
 from es2_lightning.evaluation.attacks.scav_plain import plain_scav
@@ -28,7 +28,8 @@ class BenchmarkResult:
         unit: Of the rates, such as `tokens per second`.
         fast: What is measured, in words.
         slow: What it is measured against.
-        timings: The rates.
+        units: How many of them the work has.
+        timings: Seconds of `fast` and `slow`.
         required: What the ratio should reach at least.
         equal: How many of the results were the same both ways.
         of: Of how many.
@@ -39,16 +40,26 @@ class BenchmarkResult:
     unit: str
     fast: str
     slow: str
-    timings: PairedTimings
+    units: int
+    timings: TurnTimings
     required: float
     equal: int
     of: int
     threads: int
 
     @property
+    def ratio(self) -> float:
+        """How many times faster, the median of the rounds' ratios."""
+        return self.timings.ratio("slow", "fast")
+
+    @property
     def met(self) -> bool:
         """Whether the median ratio is what is required."""
-        return self.timings.ratio >= self.required
+        return self.ratio >= self.required
+
+    def rates(self, way: str) -> list[float]:
+        """Units per second, by round, of `fast` or `slow`."""
+        return [self.units / seconds for seconds in self.timings.seconds(way)]
 
 
 class ScavBenchmark:
@@ -117,18 +128,21 @@ class ScavBenchmark:
             plain.append(plain_scav(chat_model, probes, row, max_new_tokens=limit))
             progress("comparing the outputs", len(plain), len(rows))
         equal = sum(a == b.text for a, b in zip(batched(), plain, strict=True))
+
+        def one_by_one() -> list[object]:
+            return [plain_scav(chat_model, probes, row, max_new_tokens=limit) for row in rows]
+
         timings = time_in_turns(
-            batched,
-            lambda: [plain_scav(chat_model, probes, row, max_new_tokens=limit) for row in rows],
-            units=sum(output.tokens for output in plain),
+            {"fast": batched, "slow": one_by_one},
             rounds=self.rounds,
-            after_round=lambda done: progress("rounds", done, self.rounds + 1),
+            after_each=lambda done, of: progress("both ways in turns", done, of),
         )
         return BenchmarkResult(
             name="scav",
             unit="tokens per second",
             fast=f"{len(rows)} prompts in one batch, with a key-value cache",
             slow="one prompt at a time, without a cache",
+            units=sum(output.tokens for output in plain),
             timings=timings,
             required=self.required,
             equal=equal,

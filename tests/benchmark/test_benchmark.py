@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from es2_lightning.backbone.paired_timing import PairedTimings, time_in_turns
+from es2_lightning.backbone.paired_timing import TurnTimings, time_in_turns
 from es2_lightning.errors import UserError
 
 from ..commands import run_command
@@ -44,18 +44,33 @@ def test_both_are_timed_in_every_round_and_take_turns_at_going_first() -> None:
 
         return run
 
-    timings = time_in_turns(work("fast", 0.01), work("slow", 0.03), units=6, rounds=3)
-    assert len(timings.fast) == len(timings.slow) == 3, "the first round does not count"
-    assert order == ["slow", "fast", "fast", "slow"] * 2
-    assert timings.ratio == pytest.approx(3, rel=0.3)
-    assert max(timings.fast) <= 6 / 0.01
+    ways = {"fast": work("fast", 0.01), "slow": work("slow", 0.03)}
+    timings = time_in_turns(ways, rounds=3)
+    assert len(timings.seconds("fast")) == len(timings.seconds("slow", "cpu")) == 3
+    assert order == ["slow", "fast", "fast", "slow"] * 2, "the first round does not count"
+    assert timings.ratio("slow", "fast") == pytest.approx(3, rel=0.3)
+    assert min(timings.seconds("fast")) >= 0.01
+    assert max(timings.seconds("slow", "cpu")) < 0.03, "who sleeps does not work"
     with pytest.raises(UserError, match="rounds=0"):
-        time_in_turns(work("fast", 0), work("slow", 0), units=1, rounds=0)
+        time_in_turns(ways, rounds=0)
+
+
+def test_ways_that_ran_before_need_no_warm_up() -> None:
+    told: list[tuple[int, int]] = []
+    ways = {name: lambda: None for name in "abc"}
+    timings = time_in_turns(
+        ways, rounds=2, warm_up=False, after_each=lambda done, of: told.append((done, of))
+    )
+    assert told == [(n, 6) for n in range(1, 7)]
+    assert {name: len(seconds) for name, seconds in timings.wall.items()} == dict.fromkeys(ways, 2)
 
 
 def test_the_ratio_is_the_median_of_the_rounds_ratios() -> None:
-    timings = PairedTimings(fast=(10.0, 30.0, 12.0), slow=(1.0, 1.0, 2.0))
-    assert timings.ratios == [10, 30, 6] and timings.ratio == 10
+    seconds = {"slow": (10.0, 30.0, 12.0), "fast": (1.0, 1.0, 2.0)}
+    timings = TurnTimings(wall=seconds, cpu={"slow": (4.0, 4.0, 4.0), "fast": (2.0, 1.0, 4.0)})
+    assert timings.ratios("slow", "fast") == [10, 30, 6]
+    assert timings.ratio("slow", "fast") == 10
+    assert timings.ratio("slow", "fast", "cpu") == 2
 
 
 def test_scav_gives_the_same_outputs_both_ways(
@@ -65,7 +80,7 @@ def test_scav_gives_the_same_outputs_both_ways(
     found = json.loads((folder / "benchmark.json").read_text())
     assert (found["equal"], found["of"]) == (8, 8)
     assert found["ratios"] == [found["ratio"]] and found["ratio"] > 1 and found["met"]
-    (fast,), (slow,) = found["timings"]["fast"], found["timings"]["slow"]
+    (fast,), (slow,) = found["rates"]["fast"], found["rates"]["slow"]
     assert fast / slow == pytest.approx(found["ratio"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "at least 1: reached" in shown and "8 of 8 outputs are the same" in shown
