@@ -35,6 +35,7 @@ from es2_lightning.training.fitting import fit
 from es2_lightning.training.layer_sets import select_layers, with_terminal
 from es2_lightning.training.refusals import collect_refusals
 from es2_lightning.training.run_metrics import RunMetrics
+from es2_lightning.training.step_setup import set_up_step
 from es2_lightning.training.trainer import make_trainer
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     make_trainable(chat_model, config.model)
     packing = choose_packing(chat_model.model, config.step.packing, datamodule.some_rows())
     reference = make_reference(config.model.reference, chat_model, packing=packing)
+    set_up_step(chat_model.model, config.step, packing=packing)
     if config.loss.harmful_kl_weight > 0:
         _give_refusals(datamodule, reference, build_judges(config.judge).attacker)
     module = get_class(config.method["_target_"])(

@@ -114,7 +114,12 @@ class CopyReference:
     def outputs(self, rows: Sequence[TokenRow]) -> HiddenOutputs:
         """Of the copy's forward pass."""
         with self.chat_model() as reference:
-            return forward_outputs(reference.model, rows, packing=self.packing)
+            outputs = forward_outputs(reference.model, rows, packing=self.packing)
+        head = linear_head(self._tuned.model)
+        if head is None or head.trains:
+            return outputs
+        # The same weights; that they are the same tensors spares digits and a product.
+        return replace(outputs, head=head)
 
     @contextmanager
     def chat_model(self) -> Iterator[ChatModel]:

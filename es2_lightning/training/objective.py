@@ -180,7 +180,13 @@ class ES2Objective(nn.Module):
         if found.outputs is None:
             return next(iter(found.layers.values())).new_zeros(len(rows)), found.layers
         reference = self.reference.outputs(rows).select(layout.first_output)
-        kl_U = output_kl(self.model, found.outputs, reference, chunk=self.step.kl_chunk)
+        kl_U = output_kl(
+            self.model,
+            found.outputs,
+            reference,
+            chunk=self.step.kl_chunk,
+            compiled=self.step.compile,
+        )
         kl_E = kl_U.index_select(0, layout.output_of)
         return mean_by_row(kl_E, layout.output_row, layout.outputs_per_row), found.layers
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def output_kl(
-    model: Any, hidden_UD: Tensor, reference: ReferenceOutputs, *, chunk: int | None
+    model: Any,
+    hidden_UD: Tensor,
+    reference: ReferenceOutputs,
+    *,
+    chunk: int | None,
+    compiled: bool = False,
 ) -> Tensor:
     """KL(reference ‖ model) of each of U outputs, (U,), in nats.
 
@@ -26,6 +31,7 @@ def output_kl(
         hidden_UD: What left its final norm.
         reference: The reference's U outputs.
         chunk: Positions that pass through the head at a time; None: all at once.
+        compiled: Whether torch.compile fuses what is not a matrix product.
     """
     head = linear_head(model)
     if isinstance(reference, HeadStatistics):
@@ -33,7 +39,12 @@ def output_kl(
         return kl_of_statistics(hidden_UD, reference, head, chunk=chunk)
     if head is not None and isinstance(reference.head, LinearHead):
         return kl_of_states(
-            hidden_UD, reference.hidden_ED, tuned_head=head, base_head=reference.head, chunk=chunk
+            hidden_UD,
+            reference.hidden_ED,
+            tuned_head=head,
+            base_head=reference.head,
+            chunk=chunk,
+            compiled=compiled,
         )
     base = reference.head
     return kl_of_logit_functions(

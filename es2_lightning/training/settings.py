@@ -113,6 +113,7 @@ class StepSettings:
     """The most prompts in one pass; null: the whole batch. For memory; recomputes all but the
     head."""
     lean_norms: bool = False
-    """Recompute the norms in the backward pass instead of keeping what they saw."""
+    """Recompute the norms in the backward pass instead of keeping their float32 copies of what
+    they saw; with weights in bfloat16 that saves memory."""
     compile: bool = False
     """torch.compile on each block."""

@@ -211,9 +211,7 @@ def test_every_way_gives_the_plain_step(
 def test_in_float64_nothing_but_rounding_is_left(architecture: Architecture) -> None:
     case = tiny_case(architecture, torch.float64, "response")
     for separated in ([1], [3], [1, 3]):
-        off = worst(
-            case, case, separated=separated, after_norm=False, tolerance=BETWEEN
-        )
+        off = worst(case, case, separated=separated, after_norm=False, tolerance=BETWEEN)
         assert off == {}
 
 
