@@ -23,6 +23,10 @@ ATTENTION = {
 """transformers' names, and the attribute of a model class that says whether it takes them."""
 
 
+_HOLD = "model.reference_cache.hold"
+_HIDDEN_STATES = f"Accepted: {_HOLD}=hidden_states."
+
+
 def check_settings(settings: ModelSettings, config: PretrainedConfig) -> None:
     """Refuse what cannot be loaded, or not trained, as the settings say.
 
@@ -65,8 +69,10 @@ def check_training(settings: ModelSettings, config: PretrainedConfig) -> None:
     if settings.mode == "full" and settings.reference == "adapter":
         raise UserError(
             "model.mode=full with model.reference=adapter: an adapter's reference is the model "
-            "without it. Accepted with model.mode=full: model.reference=copy."
+            "without it. Accepted with model.mode=full: model.reference=copy or cached."
         )
+    if settings.reference == "cached":
+        _check_cache(settings)
     if settings.mode == "full" and settings.dtype == "float16":
         raise UserError(
             "model.mode=full with model.dtype=float16: small gradients and steps vanish in "
@@ -75,7 +81,7 @@ def check_training(settings: ModelSettings, config: PretrainedConfig) -> None:
     if settings.mode == "qlora" and settings.reference == "copy":
         raise UserError(
             "model.mode=qlora with model.reference=copy: 4-bit weights are not copied. "
-            "Accepted: model.reference=adapter, the same weights without the adapter."
+            "Accepted: model.reference=adapter, the same weights without the adapter, or cached."
         )
     import torch
     from transformers import AutoModelForCausalLM
@@ -95,6 +101,38 @@ def check_training(settings: ModelSettings, config: PretrainedConfig) -> None:
             lora_dropout=settings.lora.lora_dropout,
             target_modules=settings.lora.target_modules,
             use_dora=settings.mode == "dora",
+        )
+    if settings.reference == "cached":
+        check_cached_head(settings, skeleton)
+
+
+def check_cached_head(settings: ModelSettings, model: Any) -> None:
+    """Refuse a cache that a model's head makes impossible.
+
+    Args:
+        settings: With `reference: cached`.
+        model: As it trains; weights are not needed.
+
+    Raises:
+        UserError: With what would be accepted.
+    """
+    from es2_lightning.backbone.head import linear_head
+
+    head = linear_head(model)
+    if settings.reference_cache.hold == "statistics":
+        obstacle = "soft-caps its logits" if head is not None and head.soft_cap else None
+        if head is None:
+            obstacle = "is no plain linear map, or has an adapter"
+        if obstacle:
+            raise UserError(
+                f"{_HOLD}=statistics: the head of {settings.name_or_path} {obstacle}, and "
+                f"statistics say enough for a frozen linear head only. {_HIDDEN_STATES}"
+            )
+    elif settings.mode == "full" and head is None:
+        raise UserError(
+            f"model.mode=full with model.reference=cached: the head of {settings.name_or_path} is "
+            "no plain linear map, and only such a head is kept as it was. Accepted: "
+            "model.reference=copy."
         )
 
 
@@ -117,6 +155,29 @@ def preset_mismatch(settings: ModelSettings, config: PretrainedConfig) -> str:
         f"{' and '.join(expected)}: LoRA targets and layers may not be the right ones. model=hf "
         "takes nothing for granted."
     )
+
+
+def _check_cache(settings: ModelSettings) -> None:
+    cache = settings.reference_cache
+    if cache.hold == "statistics":
+        if settings.mode == "full":
+            raise UserError(
+                f"{_HOLD}=statistics with model.mode=full: the head trains, and statistics say "
+                f"enough for a frozen head only. {_HIDDEN_STATES}"
+            )
+        if cache.dtype not in (None, "float32"):
+            raise UserError(
+                f"{_HOLD}=statistics with model.reference_cache.dtype={cache.dtype}: a KL near 0 "
+                "is a small difference of statistics, which are held in float32. Accepted: "
+                "model.reference_cache.dtype=null."
+            )
+    if cache.folder is not None:
+        folder = Path(cache.folder).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise UserError(
+                f"model.reference_cache.folder={cache.folder}: this is a file. Accepted: a folder, "
+                "which is made where it is missing, or null to hold the cache in memory."
+            )
 
 
 def _check_weights(settings: ModelSettings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -135,6 +136,8 @@ class DiskStore(RowStore):
         about = {"fingerprint": self._digest, "checksum": _checksum(tensors)}
         with self._writing(), replacing(self.folder / name) as temporary:
             save_file(tensors, temporary, metadata=about)
+            # safetensors makes files that no other user can read.
+            shutil.copymode(self.folder / FINGERPRINT, temporary)
         self._new.clear()
         self._written_at = time.monotonic()
         self._index(self._read(self.folder / name))

@@ -133,15 +133,21 @@ class CopyReference:
 
 
 class ModelReference:
-    """A model that is there already: a base beside the full model that was tuned from it."""
+    """A model that is there already: a base beside the full model that was tuned from it.
 
-    def __init__(self, base: ChatModel) -> None:
+    Args:
+        base: The model.
+        packing: How its passes are laid out.
+    """
+
+    def __init__(self, base: ChatModel, *, packing: Packing = "off") -> None:
         self._base = base
+        self.packing: Packing = packing
 
     def outputs(self, rows: Sequence[TokenRow]) -> HiddenOutputs:
         """Of the base's forward pass."""
         with self.chat_model() as reference:
-            return forward_outputs(reference.model, rows, packing="off")
+            return forward_outputs(reference.model, rows, packing=self.packing)
 
     @contextmanager
     def chat_model(self) -> Iterator[ChatModel]:
@@ -200,11 +206,13 @@ def forward_outputs(
     head = linear_head(model)
     return HiddenOutputs(
         hidden.index_select(0, layout.output_of),
-        head if head is not None else _logits_without_adapter(model, off),
+        head if head is not None else logits_without_adapter(model, off),
     )
 
 
-def _logits_without_adapter(model: Any, off: Callable[[Any], Any] | None) -> Logits:
+def logits_without_adapter(model: Any, off: Callable[[Any], Any] | None) -> Logits:
+    """The head in its general form, with what adapts it switched off."""
+
     def logits(hidden: Tensor) -> Tensor:
         if off is None:
             return logits_of(model, hidden)

@@ -45,6 +45,22 @@ class StructureSettings:
 
 
 @dataclass
+class ReferenceCacheSettings:
+    """For `reference: cached`."""
+
+    hold: str = field(default="hidden_states", metadata=one_of("hidden_states", "statistics"))
+    """What is held of each position whose KL is taken: the reference's final hidden state, or
+    Σ p log p and Wᵀp of its next-token distribution p. Statistics spare a step the reference's
+    logits; they hold for a frozen, linear head W without soft-capping."""
+    folder: str | None = None
+    """Where it is held, memory-mapped; other runs with the same model and settings use it too, and
+    a build that was killed goes on. null: in memory, for this process."""
+    dtype: str | None = field(default=None, metadata=one_of("float32", "bfloat16", "float16"))
+    """Of hidden states; null: as they are computed. A smaller one than model.dtype rounds the
+    reference."""
+
+
+@dataclass
 class ModelSettings:
     """Which causal LM, how it is loaded, and what of it is trained."""
 
@@ -86,8 +102,10 @@ class ModelSettings:
     mode: str = field(default="lora", metadata=one_of("lora", "dora", "qlora", "full"))
     """What trains: a LoRA adapter, one with magnitudes of its own (DoRA), one on 4-bit weights, or
     all weights."""
-    reference: str = field(default="adapter", metadata=one_of("adapter", "copy"))
-    """The frozen reference: the same weights with the adapter off, or a second, frozen model."""
+    reference: str = field(default="adapter", metadata=one_of("adapter", "copy", "cached"))
+    """The frozen reference: the same weights with the adapter off; a second, frozen model; or its
+    outputs, computed once before training."""
+    reference_cache: ReferenceCacheSettings = field(default_factory=ReferenceCacheSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
     structure: StructureSettings = field(default_factory=StructureSettings)

@@ -86,6 +86,9 @@ def test_a_folder_is_read_by_the_next_run_and_grows(tmp_path: Path) -> None:
         assert again.missing([key(n) for n in (1, 2, 3, 4)]) == [3]
         again.add(block(4))
     check(again, [4, 3, 2, 1])
+    assert {f.stat().st_mode for f in tmp_path.glob("rows-*")} == {
+        (tmp_path / "fingerprint.json").stat().st_mode
+    }
     third = built(tmp_path)
     check(third, [1, 2, 3, 4])
     assert not list(tmp_path.glob(".*.part"))
