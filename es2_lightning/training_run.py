@@ -18,6 +18,7 @@ from es2_lightning.backbone.fingerprint import weights_fingerprint
 from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
 from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
+from es2_lightning.backbone.reference_cache import make_cached_reference
 from es2_lightning.config.earlier_run import LAYERS
 from es2_lightning.config.loaded_prompts import load_prompts
 from es2_lightning.config.objects import build, build_optimizer
@@ -29,6 +30,7 @@ from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator, build_judges
+from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.emergence import find_emergence_layer
 from es2_lightning.training.fitting import fit
@@ -40,6 +42,7 @@ from es2_lightning.training.trainer import make_trainer
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.chat_model import ChatModel
+    from es2_lightning.backbone.layouts import Packing
     from es2_lightning.config.train_schema import TrainConfig
     from es2_lightning.evaluation.measurement import Measurement
 
@@ -157,7 +160,7 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     write_atomically(folder / LAYERS, json.dumps({"separated": layers, "depth": depth}))
     make_trainable(chat_model, config.model)
     packing = choose_packing(chat_model.model, config.step.packing, datamodule.some_rows())
-    reference = make_reference(config.model.reference, chat_model, packing=packing)
+    reference = _make_reference(config, chat_model, packing, trainer)
     set_up_step(chat_model.model, config.step, packing=packing)
     if config.loss.harmful_kl_weight > 0:
         _give_refusals(datamodule, reference, build_judges(config.judge).attacker)
@@ -178,6 +181,18 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     return TrainingRun(
         folder, chat_model, reference, datamodule, module, trainer, metrics, layers, evaluator
     )
+
+
+def _make_reference(
+    config: TrainConfig, chat_model: ChatModel, packing: Packing, trainer: L.Trainer
+) -> Reference:
+    if config.model.reference != "cached":
+        return make_reference(config.model.reference, chat_model, packing=packing)
+    cached = make_cached_reference(
+        chat_model, config.model, packing=packing, precision=str(trainer.precision)
+    )
+    trainer.callbacks.append(CacheBuild(cached, progress=rich_progress))  # type: ignore[attr-defined]
+    return cached
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Any]:

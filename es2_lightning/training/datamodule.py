@@ -180,6 +180,15 @@ class PromptDataModule(L.LightningDataModule):
         ]
         return self.collate(*shortest).rows
 
+    def output_rows(self) -> list[TokenRow]:
+        """All rows of training and validation whose next-token distributions are compared."""
+        return [
+            row
+            for prompts in (self.splits.train, self.splits.validation)
+            for row in self.collate(prompts.harmless, prompts.harmful).rows
+            if row.output_positions
+        ]
+
     def _response(self, prompt: Prompt) -> str | None:
         if prompt.harmful:
             return self.refusals.get(prompt)

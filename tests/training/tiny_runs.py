@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.layouts import Packing
 from es2_lightning.backbone.reference import Reference, make_reference
+from es2_lightning.backbone.reference_cache import CachedReference, make_cached_reference
+from es2_lightning.backbone.settings import ModelSettings, ReferenceCacheSettings
 from es2_lightning.prompts.prompt import PromptSplits
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.es2_module import ES2Module
@@ -31,6 +33,7 @@ class TinyRun:
     architecture: Architecture = "llama"
     mode: Literal["lora", "full"] = "lora"
     reference: str = "copy"
+    """Or adapter, cached or cached_statistics."""
     layers: Sequence[int] = (2, 4)
     terminal_state: str = "pre_norm"
     step: StepSettings = field(default_factory=StepSettings)
@@ -58,9 +61,7 @@ class TinyRun:
             torch.manual_seed(0)
             chat_model.model = add_lora(chat_model.model, r=4, lora_dropout=self.dropout)
         self.chat_model = chat_model
-        self.reference_object: Reference = make_reference(
-            self.reference, chat_model, packing=self.packing
-        )
+        self.reference_object: Reference = self._make_reference(chat_model)
         self.module = ES2Module(
             chat_model,
             self.reference_object,
@@ -82,8 +83,29 @@ class TinyRun:
         self.data.connect(chat_model.renderer, kl_positions=self.loss.kl_positions)  # type: ignore[arg-type]
         refused = self.data.splits.train.harmful[: self.refusals]
         self.data.use_refusals({p: self.refusal for p in refused})
+        if isinstance(self.reference_object, CachedReference):
+            self.reference_object.ensure(self.data.output_rows())
         self._leave_the_reference()
         self.start = trainable(self.module)
+
+    def _make_reference(self, chat_model: ChatModel) -> Reference:
+        if not self.reference.startswith("cached"):
+            return make_reference(self.reference, chat_model, packing=self.packing)
+        hold = "statistics" if self.reference == "cached_statistics" else "hidden_states"
+        settings = ModelSettings(
+            name_or_path="tiny",
+            mode=self.mode,
+            reference="cached",
+            reference_cache=ReferenceCacheSettings(hold=hold),
+        )
+        base = replace(chat_model, model=self.base)
+        return make_cached_reference(
+            chat_model,
+            settings,
+            packing=self.packing,
+            precision="32-true",
+            load_base=lambda: base,
+        )
 
     def _leave_the_reference(self) -> None:
         """Where the model equals its reference, the KL's gradient is rounding alone.
