@@ -102,9 +102,9 @@ class ModelSettings:
     mode: str = field(default="lora", metadata=one_of("lora", "dora", "qlora", "full"))
     """What trains: a LoRA adapter, one with magnitudes of its own (DoRA), one on 4-bit weights, or
     all weights."""
-    reference: str = field(default="adapter", metadata=one_of("adapter", "copy", "cached"))
+    reference: str = field(default="cached", metadata=one_of("adapter", "copy", "cached"))
     """The frozen reference: the same weights with the adapter off; a second, frozen model; or its
-    outputs, computed once before training."""
+    outputs, computed once before training for the prompts that the schedule can come to."""
     reference_cache: ReferenceCacheSettings = field(default_factory=ReferenceCacheSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     quantization: QuantizationSettings = field(default_factory=QuantizationSettings)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import lightning as L
+
+from es2_lightning.training.es2_module import ES2Module
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.reference_cache import CachedReference
@@ -19,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class CacheBuild(L.Callback):
-    """Fills a reference cache for all batches of training and validation.
+    """Fills a reference cache for all batches that training can come to, and for validation.
 
     At the last moment at which all weights are the base model's: processes know each other, and no
     checkpoint is loaded yet.
@@ -41,8 +44,17 @@ class CacheBuild(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Compute what is missing, in the precision of the training step."""
         datamodule: PromptDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(pl_module, ES2Module)
+        batches = pl_module.most_batches(
+            steps_per_epoch=math.ceil(
+                len(datamodule.train_dataloader()) / trainer.accumulate_grad_batches
+            ),
+            accumulate=trainer.accumulate_grad_batches,
+        )
         shown = self._progress if trainer.is_global_zero else None
         precision = trainer.precision_plugin.forward_context()
         with shown() if shown else nullcontext() as progress, precision:
-            cost = self._reference.ensure(datamodule.output_rows(), progress=progress)
+            cost = self._reference.ensure(
+                datamodule.output_rows(batches=batches), progress=progress
+            )
         log.info("Reference cache: %s", cost)

@@ -180,12 +180,29 @@ class PromptDataModule(L.LightningDataModule):
         ]
         return self.collate(*shortest).rows
 
-    def output_rows(self) -> list[TokenRow]:
-        """All rows of training and validation whose next-token distributions are compared."""
+    def output_rows(self, *, batches: float) -> list[TokenRow]:
+        """The rows of training and validation whose next-token distributions are compared.
+
+        Args:
+            batches: How many training batches there are at the most.
+        """
+        plan = self.train_dataloader()
+        met: tuple[set[int], set[int]] = (set(), set())
+        number = 0
+        while number < batches and sum(map(len, met)) < len(self.splits.train.prompts):
+            for numbers, found in zip(met, plan.indices(number), strict=True):
+                numbers.update(found)
+            number += 1
+        train = self.splits.train
+        harmless, harmful = (
+            [prompts[i] for i in sorted(numbers)]
+            for prompts, numbers in zip((train.harmless, train.harmful), met, strict=True)
+        )
+        validation = self.splits.validation
         return [
             row
-            for prompts in (self.splits.train, self.splits.validation)
-            for row in self.collate(prompts.harmless, prompts.harmful).rows
+            for classes in ((harmless, harmful), (validation.harmless, validation.harmful))
+            for row in self.collate(*classes).rows
             if row.output_positions
         ]
 

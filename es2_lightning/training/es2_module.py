@@ -94,6 +94,10 @@ class ES2Module(L.LightningModule):
         """The causal LM that trains, its adapter included."""
         return self.objective.model
 
+    def most_batches(self, *, steps_per_epoch: int, accumulate: int) -> float:
+        """How many batches all stages take at the most, the step that ends each included."""
+        return sum((stage.budget(steps_per_epoch) + 1) * accumulate for stage in self.stages)
+
     def on_fit_start(self) -> None:
         """Measure the base norms, build the schedule, and go on with a saved one."""
         datamodule: PromptDataModule = self.trainer.datamodule  # type: ignore[attr-defined]

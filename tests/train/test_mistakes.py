@@ -26,7 +26,10 @@ from .conftest import Train
         (["schedule.max_steps=null"], "give schedule.max_epochs or schedule.max_steps"),
         (["model=nosuch"], "model=hf model.name_or_path=nosuch"),
         (["model.name_or_path=./nowhere"], "no such folder"),
-        (["model.mode=full"], "Accepted with model.mode=full: model.reference=copy"),
+        (
+            ["model.mode=full", "model.reference=adapter"],
+            "Accepted with model.mode=full: model.reference=copy or cached",
+        ),
         (["model=hf", "data=organism"], "model.name_or_path"),
         (["data=prompts"], "data.source.harmful has no value"),
         (

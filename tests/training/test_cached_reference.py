@@ -58,8 +58,10 @@ def test_the_steps_are_those_of_a_copy(
     copied, c = trained(reference="copy", packing=packing, **values)
     cached, a = trained(reference=reference, packing=packing, **values)
     assert a.losses == pytest.approx(c.losses, rel=1e-6)
+    # The first step's; float32's rounding is carried on through Adam.
+    assert relative_error(a.gradients[0], c.gradients[0]) <= 1e-6
     for ours, theirs in zip(a.gradients, c.gradients, strict=True):
-        assert relative_error(ours, theirs) <= 1e-6
+        assert relative_error(ours, theirs) <= 3e-6
     assert relative_error(trainable(cached.module), trainable(copied.module)) <= 1e-6
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.layouts import Packing
-from es2_lightning.backbone.reference import make_reference
+from es2_lightning.backbone.reference import Reference, make_reference
+from es2_lightning.backbone.reference_cache import make_cached_reference
+from es2_lightning.backbone.settings import ModelSettings
 from es2_lightning.objectives.kl import KLPositions
 from es2_lightning.training.batches import PairedBatch
 from es2_lightning.training.datamodule import PromptDataModule
@@ -28,7 +30,7 @@ from ..tiny_models import Architecture, tiny_chat_model, tiny_splits
 
 LOSS = LossSettings(separation_weight=2.0, kl_weight=0.8, harmful_kl_weight=0.6)
 LAYERS = (1, 3)
-REFERENCES = ("adapter", "copy")
+REFERENCES = ("adapter", "copy", "cached hidden_states", "cached statistics")
 TOLERANCE = 1e-6
 BETWEEN = 2e-7
 """In float64; several parts of transformers (norms, rotary embeddings) compute in float32 all the
@@ -43,6 +45,7 @@ class Case:
     base: ChatModel
     batch: PairedBatch
     units: dict[int, float]
+    references: dict[tuple[str, str], Reference] = field(default_factory=dict)
 
 
 def tiny_case(architecture: Architecture, dtype: torch.dtype, positions: KLPositions) -> Case:
@@ -122,7 +125,7 @@ def gradients(case: Case, loss: Tensor) -> Tensor:
     )
 
 
-def ways() -> Iterator[tuple[str, StepSettings, Packing]]:
+def all_ways() -> Iterator[tuple[str, StepSettings, Packing]]:
     """Reference × truncation × chunking × packing × prefix × micro-batches."""
     packings: tuple[Packing, ...] = ("off", "grid", "block_mask")
     for reference, truncate, chunk, packing, prefix, micro in itertools.product(
@@ -141,12 +144,31 @@ def ways() -> Iterator[tuple[str, StepSettings, Packing]]:
         yield reference, step, packing
 
 
+def some_ways(thorough: bool) -> list[tuple[str, StepSettings, Packing]]:
+    return list(all_ways())[:: 1 if thorough else 7]
+
+
+def reference_of(case: Case, kind: str, packing: Packing) -> Reference:
+    """One of each kind and packing serves all ways."""
+    if (kind, packing) not in case.references:
+        if kind.startswith("cached"):
+            settings = ModelSettings("", reference="cached")
+            settings.reference_cache.hold = kind.removeprefix("cached ")
+            made: Reference = make_cached_reference(
+                case.chat_model, settings, packing=packing, precision="32-true"
+            )
+        else:
+            made = make_reference(kind, case.chat_model, packing=packing)
+        case.references[kind, packing] = made
+    return case.references[kind, packing]
+
+
 def objective_of(
     case: Case, reference: str, step: StepSettings, packing: Packing, *, after_norm: bool
 ) -> ES2Objective:
     objective = ES2Objective(
         case.chat_model.model,
-        make_reference(reference, case.chat_model, packing=packing),
+        reference_of(case, reference, packing),
         layers=LAYERS,
         settings=LOSS,
         step=step,
@@ -158,7 +180,13 @@ def objective_of(
 
 
 def worst(
-    case: Case, plain: Case, *, separated: Sequence[int], after_norm: bool, tolerance: float
+    case: Case,
+    plain: Case,
+    ways: Sequence[tuple[str, StepSettings, Packing]],
+    *,
+    separated: Sequence[int],
+    after_norm: bool,
+    tolerance: float,
 ) -> dict[str, float]:
     """The ways whose loss or gradient is further from the plain step's than the tolerance.
 
@@ -166,6 +194,7 @@ def worst(
         case: What the ways compute on.
         plain: What the plain step computes on: the same in float64, so that what is measured is
             the ways' own rounding.
+        ways: Those that are tried.
         separated: The stage's layers.
         after_norm: Whether layer L is read after the final norm.
         tolerance: Relative.
@@ -174,7 +203,7 @@ def worst(
     wanted = gradients(plain, plain_loss)
     assert float(wanted.norm()) > 1e-3 and float(plain_kl.detach()) > 1e-3
     off: dict[str, float] = {}
-    for reference, step, packing in ways():
+    for reference, step, packing in ways:
         objective = objective_of(case, reference, step, packing, after_norm=after_norm)
         losses = objective(case.batch, separated)
         found = gradients(case, losses.loss)
@@ -191,11 +220,16 @@ def worst(
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen3", "gemma3_text")
 
 
+THOROUGH = [False, pytest.param(True, marks=pytest.mark.slow)]
+"""All ways, or every seventh, which still has each value of each choice."""
+
+
+@pytest.mark.parametrize("thorough", THOROUGH)
 @pytest.mark.parametrize("after_norm", [False, True])
 @pytest.mark.parametrize("positions", ["all", "last"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_way_gives_the_plain_step(
-    architecture: Architecture, positions: KLPositions, after_norm: bool
+    architecture: Architecture, positions: KLPositions, after_norm: bool, thorough: bool
 ) -> None:
     case, plain = (
         tiny_case(architecture, dtype, positions) for dtype in (torch.float32, torch.float64)
@@ -203,26 +237,44 @@ def test_every_way_gives_the_plain_step(
     for ours, theirs in ((case.chat_model, plain.chat_model), (case.base, plain.base)):
         theirs.model.load_state_dict(ours.model.state_dict())
     separated = [3] if after_norm else [1]
-    off = worst(case, plain, separated=separated, after_norm=after_norm, tolerance=TOLERANCE)
+    off = worst(
+        case,
+        plain,
+        some_ways(thorough),
+        separated=separated,
+        after_norm=after_norm,
+        tolerance=TOLERANCE,
+    )
     assert off == {}
 
 
+@pytest.mark.parametrize("thorough", THOROUGH)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_in_float64_nothing_but_rounding_is_left(architecture: Architecture) -> None:
+def test_in_float64_nothing_but_rounding_is_left(
+    architecture: Architecture, thorough: bool
+) -> None:
     case = tiny_case(architecture, torch.float64, "response")
-    for separated in ([1], [3], [1, 3]):
-        off = worst(case, case, separated=separated, after_norm=False, tolerance=BETWEEN)
+    chosen = some_ways(thorough)
+    for separated in ([1], [1, 3]):
+        off = worst(case, case, chosen, separated=separated, after_norm=False, tolerance=BETWEEN)
         assert off == {}
 
 
 def test_soft_capped_attention_and_logits() -> None:
     """Gemma 2, in float32 throughout: padded, its eager attention gives NaN in float64."""
     case = tiny_case("gemma2", torch.float32, "response")
-    off = worst(case, case, separated=[1], after_norm=False, tolerance=5e-6)
+    # Statistics are of a linear head only.
+    chosen = [way for way in some_ways(False) if way[0] != "cached statistics"]
+    off = worst(case, case, chosen, separated=[1], after_norm=False, tolerance=5e-6)
     assert off == {}
 
 
 def test_the_ways_are_all_combinations() -> None:
-    seen = list(ways())
+    seen = some_ways(True)
     assert len(seen) == len(REFERENCES) * 2 * 2 * 5 * 2
     assert len({str(way) for way in seen}) == len(seen)
+    few = some_ways(False)
+    assert {way[0] for way in few} == set(REFERENCES)
+    assert {way[2] for way in few} == {"off", "grid", "block_mask"}
+    for name in ("truncate", "kl_chunk", "shared_prefix", "micro_batch"):
+        assert len({getattr(way[1], name) for way in few}) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -84,7 +85,7 @@ class TinyRun:
         refused = self.data.splits.train.harmful[: self.refusals]
         self.data.use_refusals({p: self.refusal for p in refused})
         if isinstance(self.reference_object, CachedReference):
-            self.reference_object.ensure(self.data.output_rows())
+            self.reference_object.ensure(self.data.output_rows(batches=math.inf))
         self._leave_the_reference()
         self.start = trainable(self.module)
 
