@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from es2_lightning.backbone.cache_fingerprint import cache_fingerprint
+from es2_lightning.backbone.cache_rows import PASS_TOKENS, distinct, plan_passes, trimmed
 from es2_lightning.backbone.chat_model import ChatModel, eval_mode
 from es2_lightning.backbone.compatibility import check_cached_head
 from es2_lightning.backbone.disk_store import DiskStore
@@ -38,9 +39,6 @@ from es2_lightning.backbone.token_rows import TokenRow
 
 log = logging.getLogger(__name__)
 
-PASS_TOKENS = 8192
-PASS_ROWS = 128
-"""The most in one pass of a build."""
 GIB = 2**30
 
 
@@ -127,7 +125,7 @@ class CachedReference:
             UserError: The store's folder cannot be written to.
         """
         began = time.monotonic()
-        keyed = _keyed(rows)
+        keyed = distinct(rows)
         keys, wanted = list(keyed), list(keyed.values())
         ranks = Ranks.here()
         with self._store.building(ranks):
@@ -162,7 +160,7 @@ class CachedReference:
         wanted = [trimmed(row) for row in rows if row.output_positions]
         keys = [row_key(row) for row in wanted]
         if absent := self._store.missing(keys):
-            late = list(_keyed(wanted[i] for i in absent).values())
+            late = list(distinct(wanted[i] for i in absent).values())
             log.debug("Reference cache: %d rows are computed late", len(late))
             self._store.add(self._computed(late))
         device = self._tuned.device
@@ -203,48 +201,6 @@ class CachedReference:
             lengths=tuple(len(row.output_positions) for row in rows),
             columns=columns,
         )
-
-
-def trimmed(row: TokenRow) -> TokenRow:
-    """A row with outputs, without the tokens behind the last one: nothing depends on them."""
-    end = row.output_positions[-1]
-    return replace(row, token_ids=row.token_ids[: end + 1], last_prompt_index=end)
-
-
-def plan_passes(rows: Sequence[TokenRow], *, tokens: int) -> list[list[TokenRow]]:
-    """Rows of like lengths together, longest first, so that memory that suffices once suffices.
-
-    Args:
-        rows: To be computed.
-        tokens: The most in one pass, padding included; a longer row has one of its own.
-    """
-    passes: list[list[TokenRow]] = []
-    for row in sorted(rows, key=lambda row: -row.needed_length):
-        if passes and len(passes[-1]) < PASS_ROWS:
-            longest = passes[-1][0].needed_length
-            if longest * (len(passes[-1]) + 1) <= tokens:
-                passes[-1].append(row)
-                continue
-        passes.append([row])
-    return passes
-
-
-def cache_bytes(rows: Iterable[TokenRow], *, hold: str, width: int, dtype: torch.dtype) -> int:
-    """What a cache of some rows takes, in bytes.
-
-    Args:
-        rows: Equal ones count once.
-        hold: `hidden_states` or `statistics`.
-        width: D.
-        dtype: Of hidden states; statistics are held in float32, and one of them in float64.
-    """
-    outputs = sum(len(row.output_positions) for row in _keyed(rows).values())
-    return outputs * (width * 4 + 8 if hold == "statistics" else width * dtype.itemsize)
-
-
-def _keyed(rows: Iterable[TokenRow]) -> dict[bytes, TokenRow]:
-    """Rows with outputs, trimmed, by their keys: each once."""
-    return {row_key(row): trimmed(row) for row in rows if row.output_positions}
 
 
 def _sums(chat_model: ChatModel) -> list[float]:

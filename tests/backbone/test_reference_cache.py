@@ -19,6 +19,7 @@ import torch
 from es2_lightning.backbone import disk_store, reference_cache
 from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.cache_fingerprint import cache_fingerprint, differences
+from es2_lightning.backbone.cache_rows import PASS_ROWS, cache_bytes, plan_passes
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.compatibility import check_training
 from es2_lightning.backbone.head_statistics import HeadStatistics, head_statistics
@@ -26,9 +27,7 @@ from es2_lightning.backbone.linear_head import LinearHead
 from es2_lightning.backbone.reference import AdapterReference, HiddenOutputs, ModelReference
 from es2_lightning.backbone.reference_cache import (
     CachedReference,
-    cache_bytes,
     make_cached_reference,
-    plan_passes,
 )
 from es2_lightning.backbone.row_store import drop_memory_stores
 from es2_lightning.backbone.settings import (
@@ -225,8 +224,8 @@ def test_passes_hold_rows_of_like_lengths_within_their_budget() -> None:
     passes = plan_passes(rows, tokens=20)
     assert sorted(r.needed_length for p in passes for r in p) == [2, 2, 3, 7, 8, 9, 50]
     assert [[r.needed_length for r in p] for p in passes] == [[50], [9, 8], [7, 3], [2, 2]]
-    many = [TokenRow((1,), 0, (0,))] * (2 * reference_cache.PASS_ROWS + 1)
-    assert max(map(len, plan_passes(many, tokens=10**6))) == reference_cache.PASS_ROWS
+    many = [TokenRow((1,), 0, (0,))] * (2 * PASS_ROWS + 1)
+    assert max(map(len, plan_passes(many, tokens=10**6))) == PASS_ROWS
 
 
 def test_a_killed_build_computes_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
