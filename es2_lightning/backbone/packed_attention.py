@@ -176,7 +176,8 @@ def _on_grids(
     prefix = layout.prefix
     outputs = []
     if prefix:
-        parts = [x[:, :, :prefix] for x in (query, key, value)]
+        # Of its own storage: a slice that is saved for the backward pass keeps all N tokens alive.
+        parts = [x[:, :, :prefix].contiguous() for x in (query, key, value)]
         mask = layout.prefix_mask(window) if _cuts(window, prefix) else None
         outputs.append(attend(parts[0], parts[1], parts[2], mask)[0])
     for grid in layout.grids:
