@@ -19,11 +19,15 @@ class BlockWork:
         pairs: Queries x keys, summed over the rectangles that its attention computes.
         unread: Positions among them that pass k_proj and v_proj alone, since nobody reads what the
             block makes of them.
+        queries: Positions that attention is given, what it pads included.
+        keys: The same of keys and values.
     """
 
     tokens: int
     pairs: int
     unread: int = 0
+    queries: int = 0
+    keys: int = 0
 
     def through(self, module: LinearShape) -> int:
         """Positions that pass a module."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from es2_lightning.backbone.packed_layout import like_lengths
 from es2_lightning.training.cost.closed_form import (
@@ -89,15 +90,22 @@ def _work(alive: Sequence[RowShape], rows: Sequence[RowShape], plan: StepPlan) -
     if plan.layout == "off":
         # Rows that end leave the others as long as they were.
         longest = max(row.tokens for row in rows)
-        return BlockWork(longest * len(alive), longest * longest * len(alive))
+        tokens = longest * len(alive)
+        return BlockWork(tokens, longest * tokens, queries=tokens, keys=tokens)
     prefix = plan.prefix if len(rows) > 1 else 0
     own = [row.tokens - prefix for row in alive]
     tokens = prefix + sum(own)
     if plan.layout == "block_mask":
-        return BlockWork(tokens, tokens * tokens)
+        return BlockWork(tokens, tokens * tokens, queries=tokens, keys=tokens)
     grids = [[i] for i in range(len(own))] if plan.layout == "exact" else like_lengths(own, prefix)
-    pairs = prefix * prefix
+    work = BlockWork(tokens, prefix * prefix, queries=prefix, keys=prefix)
     for members in grids:
         longest = max(own[i] for i in members)
-        pairs += len(members) * longest * (prefix + longest)
-    return BlockWork(tokens, pairs)
+        queries, seen = len(members) * longest, prefix + longest
+        work = replace(
+            work,
+            pairs=work.pairs + queries * seen,
+            queries=work.queries + queries,
+            keys=work.keys + len(members) * seen,
+        )
+    return work

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from es2_lightning.training.cost.shapes import ModelShape
+
 Layout = Literal["off", "grid", "block_mask", "exact"]
 """How prompts lie in a pass. `off`: padded to the longest. `grid`: no padding in linear modules,
 attention padded to the longest. `block_mask`: one row, attention masked by blocks. `exact`: no
@@ -62,10 +64,17 @@ class LoraShape:
     Attributes:
         r: Rank.
         adapted: Which linear modules of each block have it, as `ModelShape.adapted` names them.
+        dropout: Whether its input is dropped out.
     """
 
     r: int
     adapted: frozenset[str]
+    dropout: bool = False
+
+    def parameters(self, shape: ModelShape) -> int:
+        """Of all blocks; an adapted expert has an adapter of its own."""
+        widths = ((m.d_in + m.d_out) * m.copies for m in shape.linears if m.name in self.adapted)
+        return shape.num_layers * self.r * sum(widths)
 
 
 @dataclass(frozen=True, kw_only=True)

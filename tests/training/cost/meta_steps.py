@@ -1,4 +1,4 @@
-"""Real training steps of models without memory, and what describes them."""
+"""Real training steps, of models without memory unless asked otherwise, and what describes them."""
 
 from __future__ import annotations
 
@@ -48,13 +48,17 @@ class MetaStep:
     outputs: int | None = None
     common: int = 0
     dtype: torch.dtype = torch.float32
+    dropout: float = 0.0
+    device: str = "meta"
 
     def __post_init__(self) -> None:
-        with torch.device("meta"):
+        with torch.device(self.device):
             self.base = AutoModelForCausalLM.from_config(to_config(self.shape), dtype=self.dtype)
             model: Any = AutoModelForCausalLM.from_config(to_config(self.shape), dtype=self.dtype)
             if self.targets is not None:
-                model = add_lora(model, r=self.r, lora_dropout=0.0, target_modules=self.targets)
+                model = add_lora(
+                    model, r=self.r, lora_dropout=self.dropout, target_modules=self.targets
+                )
         if self.plan.checkpointing:
             enable_checkpointing(model)
         self.model = model.train()
@@ -96,13 +100,13 @@ class MetaStep:
         if self.plan.reference != "cached":
             return forward_outputs(self.base, rows, packing=cast(Any, self.plan.layout))
         entries, width = sum(len(row.output_positions) for row in rows), self.shape.hidden_size
-        states = torch.zeros(entries, width, device="meta", dtype=self.dtype)
+        states = torch.zeros(entries, width, device=self.device, dtype=self.dtype)
         if self.plan.hold == "hidden_states":
             head = linear_head(self.model)
             assert head is not None
             return HiddenOutputs(states, head)
         return HeadStatistics(
-            torch.zeros(entries, device="meta", dtype=torch.float64), states.float()
+            torch.zeros(entries, device=self.device, dtype=torch.float64), states.float()
         )
 
     def __call__(self) -> None:
@@ -122,4 +126,4 @@ class MetaStep:
     def lora(self) -> LoraShape | None:
         if self.targets is None:
             return None
-        return LoraShape(self.r, self.shape.adapted(self.targets))
+        return LoraShape(self.r, self.shape.adapted(self.targets), dropout=self.dropout > 0)
