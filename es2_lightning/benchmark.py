@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from es2_lightning.config import job
-from es2_lightning.config.benchmark_check import check_benchmark
+from es2_lightning.config.benchmark_check import check_benchmark, check_built
 from es2_lightning.config.benchmark_schema import BenchmarkConfig
 from es2_lightning.config.command import command
 from es2_lightning.config.secrets import save_resolved
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
     "benchmark",
     schema=BenchmarkConfig,
     check=check_benchmark,
+    check_built=check_built,
     own_values={"model": "model=hf model.name_or_path={value}"},
 )
 def main(config: BenchmarkConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from es2_lightning.config import job
 from es2_lightning.config.command import command
-from es2_lightning.config.evaluate_check import check_evaluate
+from es2_lightning.config.evaluate_check import check_built, check_evaluate
 from es2_lightning.config.evaluate_schema import EvaluateConfig
 from es2_lightning.config.evaluated_run import take_over, with_preset, with_taken_over
 from es2_lightning.config.secrets import save_resolved
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
     "evaluate",
     schema=EvaluateConfig,
     check=check_evaluate,
+    check_built=check_built,
     prepare=with_preset,
     own_values={"model": "model=hf model.name_or_path={value}"},
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,12 +18,11 @@ from es2_lightning.backbone.reference import (
     Reference,
     answers_differ,
 )
+from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import load_prompts
-from es2_lightning.config.objects import build
 from es2_lightning.errors import UserError
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.evaluator import Evaluator
-from es2_lightning.evaluation.judges.panel import JudgePanel
 from es2_lightning.evaluation.progress import Progress, rich_progress, silent
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.settings import EvaluateSettings
@@ -34,8 +32,6 @@ from es2_lightning.prompts.prompt import PromptSplits
 if TYPE_CHECKING:
     from es2_lightning.config.earlier_run import EarlierRun
     from es2_lightning.config.evaluate_schema import EvaluateConfig
-    from es2_lightning.evaluation.attacks.attack import Attack
-    from es2_lightning.evaluation.capability.capability import Capability
 
 log = logging.getLogger(__name__)
 BASE, TUNED = "base", "tuned"
@@ -49,33 +45,6 @@ class EvaluationConfig(Protocol):
     capability: dict[str, Any]
     evaluate: EvaluateSettings
     seed: int
-
-
-def build_attacks(nodes: Mapping[str, Any]) -> dict[str, Attack]:
-    """The attacks of `attack=[…]`, by name.
-
-    Raises:
-        UserError: A word or value that an attack does not take.
-    """
-    return {name: build(node, f"attack.{name}") for name, node in nodes.items()}
-
-
-def build_judges(nodes: Mapping[str, Any]) -> JudgePanel:
-    """The judges of `judge=[…]`.
-
-    Raises:
-        UserError: None, or a word or value that one does not take.
-    """
-    return JudgePanel({name: build(node, f"judge.{name}") for name, node in nodes.items()})
-
-
-def build_capability(node: Mapping[str, Any]) -> Capability | None:
-    """What measures capability; None with `capability=none`.
-
-    Raises:
-        UserError: A word or value that it does not take.
-    """
-    return build(node, "capability") if node else None
 
 
 def build_evaluator(

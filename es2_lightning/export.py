@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from es2_lightning.config import job
 from es2_lightning.config.command import command
-from es2_lightning.config.export_check import check_export
+from es2_lightning.config.export_check import check_built, check_export
 from es2_lightning.config.export_schema import ExportConfig
 from es2_lightning.config.exported_model import find_exported
 
@@ -13,6 +13,7 @@ from es2_lightning.config.exported_model import find_exported
     "export",
     schema=ExportConfig,
     check=check_export,
+    check_built=check_built,
     own_values={"model": "model=hf model.name_or_path={value}"},
 )
 def main(config: ExportConfig) -> None:

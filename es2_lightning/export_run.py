@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from es2_lightning.backbone.adapters import CONFIG, WEIGHTS, between_libraries, load_adapter
+from es2_lightning.backbone.adapter_folder import CONFIG, WEIGHTS
+from es2_lightning.backbone.adapters import between_libraries, load_adapter
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.devices import choose_device
 from es2_lightning.backbone.export import (

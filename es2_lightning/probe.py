@@ -7,7 +7,7 @@ import logging
 from es2_lightning.config import job
 from es2_lightning.config.command import command
 from es2_lightning.config.evaluated_run import take_over, with_preset
-from es2_lightning.config.probe_check import check_probe
+from es2_lightning.config.probe_check import check_built, check_probe
 from es2_lightning.config.probe_schema import ProbeConfig
 from es2_lightning.config.secrets import save_resolved
 
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
     "probe",
     schema=ProbeConfig,
     check=check_probe,
+    check_built=check_built,
     prepare=with_preset,
     own_values={"model": "model=hf model.name_or_path={value}"},
 )

@@ -7,7 +7,7 @@ import logging
 from es2_lightning.config import job
 from es2_lightning.config.command import command
 from es2_lightning.config.secrets import save_resolved
-from es2_lightning.config.train_check import check_train
+from es2_lightning.config.train_check import check_built, check_train
 from es2_lightning.config.train_schema import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
     "train",
     schema=TrainConfig,
     check=check_train,
+    check_built=check_built,
     own_values={
         "model": "model=hf model.name_or_path={value}",
         "layers": "layers=list layers.indices={list}",

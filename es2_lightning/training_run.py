@@ -20,6 +20,7 @@ from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
 from es2_lightning.backbone.reference_cache import make_cached_reference
 from es2_lightning.config.earlier_run import LAYERS
+from es2_lightning.config.evaluation_objects import build_judges
 from es2_lightning.config.loaded_prompts import load_prompts
 from es2_lightning.config.objects import build, build_optimizer
 from es2_lightning.evaluation.comparison import Comparison, compare
@@ -29,7 +30,7 @@ from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
-from es2_lightning.evaluation_run import BASE, build_evaluator, build_judges
+from es2_lightning.evaluation_run import BASE, build_evaluator
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.emergence import find_emergence_layer

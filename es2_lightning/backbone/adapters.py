@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from es2_lightning.backbone.adapter_folder import WEIGHTS, check_adapter_folder
 from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE_WEIGHT = ".base_layer.weight"
 
 
@@ -166,30 +166,6 @@ def adapter_is_on(model: nn.Module) -> bool:
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write the adapter as peft itself does, loadable with `PeftModel.from_pretrained`."""
     model.save_pretrained(str(folder), safe_serialization=True)
-
-
-def check_adapter_folder(folder: Path) -> None:
-    """Look for an adapter in peft's format without loading anything.
-
-    Raises:
-        UserError: There is no such folder, no adapter in it, or none in safetensors.
-    """
-    if not folder.is_dir():
-        raise UserError(
-            f"adapter={folder}: no such folder; accepted is a folder in peft's format, with "
-            f"{CONFIG} and {WEIGHTS}, such as outputs/<run>/adapter"
-        )
-    if not (folder / CONFIG).is_file():
-        inside = folder / "adapter" / CONFIG
-        near = f" Did you mean {folder / 'adapter'}?" if inside.is_file() else ""
-        raise UserError(
-            f"adapter={folder}: there is no {CONFIG} in it, so it holds no peft adapter.{near}"
-        )
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(
-            f"adapter={folder}: there is no {WEIGHTS} in it; only safetensors are read, since a "
-            "pickled file could run code"
-        )
 
 
 def load_adapter(chat_model: ChatModel, folder: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from es2_lightning.backbone.settings_check import (
+    HIDDEN_STATES,
+    HOLD,
+    check_gpu,
+    check_mode,
+    check_values,
+)
 from es2_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,32 +27,15 @@ ATTENTION = {
 """transformers' names, and the attribute of a model class that says whether it takes them."""
 
 
-_HOLD = "model.reference_cache.hold"
-_HIDDEN_STATES = f"Accepted: {_HOLD}=hidden_states."
-
-
 def check_settings(settings: ModelSettings, config: PretrainedConfig) -> None:
     """Refuse what cannot be loaded, or not trained, as the settings say.
 
     Raises:
         UserError: With what would be accepted.
     """
-    for knob in ("size", "version"):
-        if getattr(settings, knob) is not None and not settings.variants:
-            raise UserError(
-                f"model.{knob}={getattr(settings, knob)}: this model preset comes in one. "
-                "Accepted: model.name_or_path=<another Hub id or folder>."
-            )
-    if settings.template_date is not None:
-        try:
-            date.fromisoformat(settings.template_date)
-        except ValueError as error:
-            raise UserError(
-                f"model.template_date={settings.template_date}: {error}. Accepted: a date such as "
-                "2024-07-26, or null for today."
-            ) from error
-    _check_weights(settings)
+    check_values(settings)
     _check_quantization(settings, config)
+    check_gpu(settings)
     architecture = _class_of(config)
     if architecture is not None:
         _check_attention(settings, architecture)
@@ -66,23 +53,7 @@ def check_training(settings: ModelSettings, config: PretrainedConfig) -> None:
         UserError: No module is named as `model.lora.target_modules` says, a path of
             `model.structure` leads nowhere, or mode, reference and dtype do not go together.
     """
-    if settings.mode == "full" and settings.reference == "adapter":
-        raise UserError(
-            "model.mode=full with model.reference=adapter: an adapter's reference is the model "
-            "without it. Accepted with model.mode=full: model.reference=copy or cached."
-        )
-    if settings.reference == "cached":
-        _check_cache(settings)
-    if settings.mode == "full" and settings.dtype == "float16":
-        raise UserError(
-            "model.mode=full with model.dtype=float16: small gradients and steps vanish in "
-            "float16. Accepted: model.dtype=float32, with trainer.precision=bf16-mixed for speed."
-        )
-    if settings.mode == "qlora" and settings.reference == "copy":
-        raise UserError(
-            "model.mode=qlora with model.reference=copy: 4-bit weights are not copied. "
-            "Accepted: model.reference=adapter, the same weights without the adapter, or cached."
-        )
+    check_mode(settings)
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -125,8 +96,8 @@ def check_cached_head(settings: ModelSettings, model: Any) -> None:
             obstacle = "is no plain linear map, or has an adapter"
         if obstacle:
             raise UserError(
-                f"{_HOLD}=statistics: the head of {settings.name_or_path} {obstacle}, and "
-                f"statistics say enough for a frozen linear head only. {_HIDDEN_STATES}"
+                f"{HOLD}=statistics: the head of {settings.name_or_path} {obstacle}, and "
+                f"statistics say enough for a frozen linear head only. {HIDDEN_STATES}"
             )
     elif settings.mode == "full" and head is None:
         raise UserError(
@@ -157,47 +128,6 @@ def preset_mismatch(settings: ModelSettings, config: PretrainedConfig) -> str:
     )
 
 
-def _check_cache(settings: ModelSettings) -> None:
-    cache = settings.reference_cache
-    if cache.hold == "statistics":
-        if settings.mode == "full":
-            raise UserError(
-                f"{_HOLD}=statistics with model.mode=full: the head trains, and statistics say "
-                f"enough for a frozen head only. {_HIDDEN_STATES}"
-            )
-        if cache.dtype not in (None, "float32"):
-            raise UserError(
-                f"{_HOLD}=statistics with model.reference_cache.dtype={cache.dtype}: a KL near 0 "
-                "is a small difference of statistics, which are held in float32. Accepted: "
-                "model.reference_cache.dtype=null."
-            )
-    if cache.folder is not None:
-        folder = Path(cache.folder).expanduser()
-        if folder.exists() and not folder.is_dir():
-            raise UserError(
-                f"model.reference_cache.folder={cache.folder}: this is a file. Accepted: a folder, "
-                "which is made where it is missing, or null to hold the cache in memory."
-            )
-
-
-def _check_weights(settings: ModelSettings) -> None:
-    folder = Path(settings.name_or_path).expanduser()
-    if not folder.is_dir():
-        return  # A Hub id: told when it loads.
-    wanted = "*.safetensors" if settings.use_safetensors else "*.bin"
-    if any(folder.glob(wanted)):
-        return
-    if settings.use_safetensors and any(folder.glob("*.bin")):
-        raise UserError(
-            f"model.name_or_path={folder}: its weights are pickled (*.bin), not safetensors, and "
-            "a pickle can run code. If you trust their source: model.use_safetensors=false."
-        )
-    raise UserError(
-        f"model.name_or_path={folder}: there are no weights in it. Accepted: a folder with {wanted}"
-        + ("" if settings.use_safetensors else ", or model.use_safetensors=true")
-    )
-
-
 def _check_quantization(settings: ModelSettings, config: PretrainedConfig) -> None:
     saved = getattr(config, "quantization_config", None)
     method = _method(saved)
@@ -212,19 +142,6 @@ def _check_quantization(settings: ModelSettings, config: PretrainedConfig) -> No
         raise UserError(
             f"model.mode=qlora: the weights of {settings.name_or_path} are quantized already "
             f"({method}). Accepted: model.mode=lora."
-        )
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError(
-            "model.mode=qlora: 4-bit weights need a CUDA device, and this machine has none. "
-            "Accepted here: model.mode=lora, with step.micro_batch and "
-            "model.gradient_checkpointing=true for memory."
-        )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            "model.mode=qlora needs bitsandbytes: pip install 'es2-lightning[gpu]'. "
-            "Without it: model.mode=lora."
         )
 
 
@@ -269,16 +186,3 @@ def _check_attention(settings: ModelSettings, architecture: Any) -> None:
             f"model.attn_implementation={name}: transformers knows no such attention. "
             f"Accepted: {', '.join(taken)}; null is transformers' choice."
         )
-    if name.startswith("flash_attention"):
-        if settings.dtype == "float32":
-            raise UserError(
-                f"model.attn_implementation={name} with model.dtype=float32: flash attention "
-                "computes in 16 bits. Accepted: model.dtype=bfloat16, or sdpa."
-            )
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError(
-                f"model.attn_implementation={name}: flash attention needs a CUDA device, and this "
-                "machine has none. Accepted here: null, sdpa or eager, as the model takes them."
-            )

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from es2_lightning.backbone.chat import Asked, words_of
-from es2_lightning.backbone.structure import DecoderStructure, find_structure, resolve_layer
+from es2_lightning.backbone.layer_numbers import resolve_layer
+from es2_lightning.backbone.structure import DecoderStructure, find_structure
 from es2_lightning.backbone.truncated import truncated
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from es2_lightning.errors import UserError
 LAYOUT = "config.json, *.safetensors, tokenizer files"
 
 
-@contextmanager
-def explaining_load_errors(name_or_path: str) -> Iterator[None]:
-    """Turn transformers' loading errors into a sentence that says what to do.
+def refuse_missing_folder(name_or_path: str) -> None:
+    """Whether a name that can only be a folder's is one.
 
     Raises:
-        UserError: The folder is not there, or transformers could not load the model.
+        UserError: The folder is not there.
     """
     local = Path(name_or_path).expanduser()
     if (local.is_absolute() or name_or_path.startswith((".", "~"))) and not local.is_dir():
@@ -24,6 +23,16 @@ def explaining_load_errors(name_or_path: str) -> Iterator[None]:
             f"model.name_or_path={name_or_path}: no such folder; accepted are a Hub id or a local "
             f"folder in the Hub's layout ({LAYOUT})"
         )
+
+
+@contextmanager
+def explaining_load_errors(name_or_path: str) -> Iterator[None]:
+    """Turn transformers' loading errors into a sentence that says what to do.
+
+    Raises:
+        UserError: The folder is not there, or transformers could not load the model.
+    """
+    refuse_missing_folder(name_or_path)
     try:
         yield
     except (OSError, ValueError, ImportError) as error:

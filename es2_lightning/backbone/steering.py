@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from es2_lightning.backbone.hidden_states import hook_layer
-from es2_lightning.backbone.structure import find_structure, resolve_layer
+from es2_lightning.backbone.layer_numbers import resolve_layer
+from es2_lightning.backbone.structure import find_structure
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from es2_lightning.backbone.structure import find_structure, resolve_layer
+from es2_lightning.backbone.layer_numbers import resolve_layer
+from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
 
 

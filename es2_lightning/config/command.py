@@ -53,6 +53,7 @@ def command(
     *,
     schema: type[Config] | None = None,
     check: Callable[[Config], None] | None = None,
+    check_built: Callable[[Config], None] | None = None,
     prepare: Callable[[list[str]], list[str]] | None = None,
     own_values: Mapping[str, str] | None = None,
     conf: Path | None = None,
@@ -66,6 +67,7 @@ def command(
             (`es2_lightning.ranges`). The function receives an instance of it; without a schema,
             an OmegaConf DictConfig.
         check: what the types and ranges cannot say, on the whole config; raises UserError.
+        check_built: as `check`, for what only libraries can tell that take seconds to import.
         prepare: what the command line means, where some words imply others; called before all
             else with the words, gives them with what they imply.
         own_values: for a config group, how a value of the user's own is written where they took
@@ -96,6 +98,7 @@ def command(
                 config_name=config_name,
                 schema=schema,
                 check=check,
+                check_built=check_built,
                 own_values=own_values or {},
             )
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from es2_lightning.backbone.load_errors import refuse_missing_folder
+from es2_lightning.backbone.settings_check import check_values
 from es2_lightning.config import job
 from es2_lightning.config.export_schema import ExportConfig
 from es2_lightning.config.exported_model import find_exported
@@ -15,10 +17,8 @@ def check_export(config: ExportConfig) -> None:
         UserError: A run, an adapter or a model that is not there; a folder that may not be
             written; a repository that cannot be pushed to; values that have no effect together.
     """
-    from es2_lightning.backbone.devices import choose_device
     from es2_lightning.backbone.export_folder import check_target
     from es2_lightning.backbone.hub_repository import check_id, check_push
-    from es2_lightning.backbone.loading import read_depth
 
     exported = find_exported(config, job.overrides())
     whole = config.merge or exported.full_model is not None
@@ -38,8 +38,24 @@ def check_export(config: ExportConfig) -> None:
         check_push(config.push_to_hub)
         _check_base_is_public(config, exported.model.name_or_path, whole=whole)
     check_target(exported.to, overwrite=config.overwrite)
-    choose_device(config.device)
     if whole or config.verify:
+        check_values(exported.model)
+        refuse_missing_folder(exported.model.name_or_path)
+
+
+def check_built(config: ExportConfig) -> None:
+    """What only the libraries themselves can tell; the quickest to import is asked first.
+
+    Raises:
+        UserError: A device that is not there, a model that cannot be loaded as was set.
+    """
+    from es2_lightning.backbone.devices import choose_device
+
+    choose_device(config.device)
+    exported = find_exported(config, job.overrides())
+    if config.merge or config.verify or exported.full_model is not None:
+        from es2_lightning.backbone.loading import read_depth
+
         read_depth(exported.model)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from es2_lightning.backbone.adapter_folder import CONFIG, check_adapter_folder
 from es2_lightning.backbone.settings import ModelSettings
 from es2_lightning.config.earlier_run import EarlierRun
 from es2_lightning.config.evaluated_run import take_over
@@ -47,8 +48,6 @@ def find_exported(config: ExportConfig, words: Sequence[str]) -> ExportedModel:
         UserError: Neither a run nor an adapter is named, or both; the folder is no run's or holds
             no adapter.
     """
-    from es2_lightning.backbone.adapters import check_adapter_folder
-
     if (config.run is None) == (config.adapter is None):
         said = "neither run nor adapter is set" if config.run is None else "run and adapter are set"
         raise UserError(
@@ -84,8 +83,6 @@ def _whole(model: ModelSettings) -> ModelSettings:
 
 
 def _named_by(adapter: Path, model: ModelSettings) -> ModelSettings:
-    from es2_lightning.backbone.adapters import CONFIG
-
     try:
         found = json.loads((adapter / CONFIG).read_text("utf-8"))
         name, revision = found["base_model_name_or_path"], found.get("revision")

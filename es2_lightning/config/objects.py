@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
+from es2_lightning.config.signatures import accepted_words, missing_package
 from es2_lightning.config.wording import did_you_mean, listed
 from es2_lightning.errors import UserError
 
@@ -56,10 +57,37 @@ def build_optimizer(node: Mapping[str, Any]) -> Any:
     return optimizer
 
 
-def _refuse_unknown_words(node: Mapping[str, Any], key: str) -> None:
+def check_words(node: Mapping[str, Any], key: str) -> None:
+    """What the source of a node's target tells of its words, without importing it.
+
+    Where the source does not tell, nothing is refused: `build` does.
+
+    Raises:
+        UserError: The target is missing or its package is not there, or it lacks one of the words.
+    """
+    target = _target_of(node, key)
+    if (missing := missing_package(target)) is not None:
+        raise UserError(f"{key}._target_={target}: there is no module {missing or target!r}")
+    _refuse_others(node, key, accepted_words(target))
+
+
+def check_number(node: Mapping[str, Any], word: str, key: str) -> None:
+    """Raises UserError where the word is given and is no number ≥ 0."""
+    value = node.get(word)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (is_number and value >= 0):
+        raise UserError(f"{key}.{word}={value} is not accepted. Accepted: a number ≥ 0.")
+
+
+def _target_of(node: Mapping[str, Any], key: str) -> str:
     target = node.get("_target_")
     if not isinstance(target, str) or not target:
         raise UserError(f"{key} has no _target_, the class that it names")
+    return target
+
+
+def _refuse_unknown_words(node: Mapping[str, Any], key: str) -> None:
+    target = _target_of(node, key)
     try:
         parameters = inspect.signature(get_object(target)).parameters.values()
     except ImportError as error:
@@ -71,10 +99,17 @@ def _refuse_unknown_words(node: Mapping[str, Any], key: str) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     accepted = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    _refuse_others(node, key, accepted)
+
+
+def _refuse_others(node: Mapping[str, Any], key: str, accepted: Sequence[str] | None) -> None:
+    """Raises UserError for a word that is not accepted; None accepts all."""
+    if accepted is None:
+        return
     for word, value in node.items():
         if word not in accepted and not word.startswith("_"):
             raise UserError(
-                f"{key}.{word}={value}: {target} takes no {word}."
+                f"{key}.{word}={value}: {node['_target_']} takes no {word}."
                 f"{did_you_mean(word, accepted)} Accepted: {listed(accepted)}."
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Precheck:
         schema: the dataclass of the whole config, or None where it is untyped.
         check: called with the typed config; raises UserError.
         own_values: see `ChoiceCheck`.
+        check_built: as `check`, for what only libraries can tell that take seconds to import:
+            called last, of a sweep when all jobs have passed all else.
     """
 
     conf: Path
@@ -50,6 +53,7 @@ class Precheck:
     schema: type | None = None
     check: Callable[[Any], None] | None = None
     own_values: Mapping[str, str] = field(default_factory=dict)
+    check_built: Callable[[Any], None] | None = None
 
     def __call__(self, arguments: argparse.Namespace) -> None:
         """Checks a command line, as parsed by Hydra's own parser.
@@ -66,6 +70,13 @@ class Precheck:
         Raises:
             UserError: on the first mistake.
         """
+        received = self.typed_quickly(config)
+        if self.check_built is not None:
+            self.check_built(received)
+        return received
+
+    def typed_quickly(self, config: DictConfig) -> Any:
+        """As `typed`, but for `check_built`."""
         check_config(config)
         received = config if self.schema is None else to_object(config)
         if self.check is not None:
@@ -81,15 +92,19 @@ class Precheck:
         mode = GlobalHydra.instance().hydra.get_mode(name, words)  # type: ignore[union-attr]
         if not (arguments.multirun or mode == RunMode.MULTIRUN):
             _refuse_several_values(parsed)
-            job(words, number=None)
+            jobs: list[tuple[int | None, list[str]]] = [(None, words)]
+        else:
+            jobs = list(enumerate(self._jobs(job, parsed)))
+        passed = []
+        for number, job_words in jobs:
+            with _naming_job(number):
+                passed.append((number, *job(job_words, number=number)))
+        if self.check_built is None or not job.runs:
             return
-        for number, job_words in enumerate(self._jobs(job, parsed)):
-            try:
-                job(job_words, number=number)
-            except UserError as error:
-                if number == 0:
-                    raise  # Most likely a mistake in all of them.
-                raise UserError(f"Job {number} of the sweep: {error}") from error
+        for number, config, received in passed:
+            HydraConfig.instance().set_config(config)
+            with _naming_job(number):
+                self.check_built(received)
 
     def _groups(self, loader: ConfigLoaderImpl, name: str, words: Sequence[str]) -> Groups:
         parse(words)
@@ -127,7 +142,8 @@ class _JobCheck:
     runs: bool
     bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
-    def __call__(self, words: Sequence[str], *, number: int | None) -> None:
+    def __call__(self, words: Sequence[str], *, number: int | None) -> tuple[DictConfig, Any]:
+        """The composed config, and what the function would receive; None where it only looks."""
         parsed = parse(words, self.loader)
         for override in parsed:
             self.check_word(override, parsed=parsed)
@@ -139,8 +155,7 @@ class _JobCheck:
                 f"The config {self.name} is untyped, so mistakes in it would pass unseen. "
                 f"Accepted: a defaults list that begins with {self.what.config_name}_schema."
             )
-        if self.runs:
-            self.what.typed(hydra_free)
+        return config, self.what.typed_quickly(hydra_free) if self.runs else None
 
     def check_word(self, override: Override, *, parsed: Sequence[Override]) -> None:
         """Checks the group and choice, or the key, of one override."""
@@ -218,6 +233,17 @@ class _JobCheck:
                 raise UserError(explain(error)) from error
             config.hydra.runtime.output_dir = str(Path(folder).absolute())
         HydraConfig.instance().set_config(config)
+
+
+@contextmanager
+def _naming_job(number: int | None) -> Iterator[None]:
+    """Says which job of a sweep it was; a mistake in the first is most likely one in all."""
+    try:
+        yield
+    except UserError as error:
+        if not number:
+            raise
+        raise UserError(f"Job {number} of the sweep: {error}") from error
 
 
 def _values(override: Override) -> Iterator[str]:

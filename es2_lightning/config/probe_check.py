@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from es2_lightning.backbone.adapter_folder import check_adapter_folder
+from es2_lightning.backbone.load_errors import refuse_missing_folder
+from es2_lightning.backbone.settings_check import check_values
 from es2_lightning.config import job
 from es2_lightning.config.evaluated_run import take_over
-from es2_lightning.config.objects import build
+from es2_lightning.config.loaded_prompts import read_prompts
 from es2_lightning.config.probe_schema import ProbeConfig
 from es2_lightning.errors import UserError
 
@@ -16,13 +19,8 @@ def check_probe(config: ProbeConfig) -> None:
 
     Raises:
         UserError: A run, an adapter or a model that is not there, a run and an adapter at once,
-            prompts that cannot be read, too few of a class.
+            prompts that cannot be read.
     """
-    from es2_lightning.backbone.adapters import check_adapter_folder
-    from es2_lightning.backbone.devices import choose_device
-    from es2_lightning.backbone.loading import read_depth
-    from es2_lightning.evaluation.layer_probes import ContrastSplit
-
     if config.run is not None and config.adapter is not None:
         raise UserError(
             f"run={config.run} and adapter={config.adapter}: a run brings its own adapter. "
@@ -34,7 +32,26 @@ def check_probe(config: ProbeConfig) -> None:
         adapter = run.adapter
     if adapter is not None:
         check_adapter_folder(adapter)
+    check_values(config.model)
+    refuse_missing_folder(config.model.name_or_path)
+    read_prompts(config.data.source)
+
+
+def check_built(config: ProbeConfig) -> None:
+    """What only the libraries themselves can tell; the quickest to import is asked first.
+
+    Raises:
+        UserError: A device that is not there, a model that cannot be loaded as was set, too few
+            prompts of a class.
+    """
+    if config.run is not None:
+        config, _ = take_over(config, job.overrides())
+    from es2_lightning.backbone.devices import choose_device
+
     choose_device(config.device)
+    from es2_lightning.backbone.loading import read_depth
+    from es2_lightning.evaluation.layer_probes import ContrastSplit
+
     read_depth(config.model)
-    splits = build(config.data.source, "data.source").load()
+    splits = read_prompts(config.data.source)
     ContrastSplit.draw(splits, max_prompts=config.max_prompts, seed=config.seed)

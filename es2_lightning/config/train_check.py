@@ -1,12 +1,22 @@
-"""What types and ranges cannot say of a training config; asked before any weights load."""
+"""What types and ranges cannot say of a training config; asked before any weights load.
+
+What takes no time is asked first: a mistake that needs neither torch nor transformers to be seen
+is told before they are imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from es2_lightning.config.objects import build, build_optimizer
+from es2_lightning.backbone.model_folder import depth_of, read_config_json
+from es2_lightning.backbone.settings_check import check_gpu, check_mode, check_values
+from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
+from es2_lightning.config.loaded_prompts import read_prompts
+from es2_lightning.config.objects import build_optimizer, check_number, check_words
 from es2_lightning.config.train_schema import TrainConfig
 from es2_lightning.errors import UserError
+from es2_lightning.training.layer_sets import select_layers
+from es2_lightning.training.schedule import make_stages
 
 
 def check_train(config: TrainConfig) -> None:
@@ -17,12 +27,41 @@ def check_train(config: TrainConfig) -> None:
             with too many thresholds, a checkpoint that is not there, a word or value that an
             object does not take, prompts that cannot be read, a class without prompts.
     """
-    from es2_lightning.backbone.loading import check_trainable, read_depth
-    from es2_lightning.evaluation_run import build_attacks, build_capability, build_judges
+    _check_together(config)
+    _check_objects(config)
+    check_values(config.model)
+    check_mode(config.model)
+    found = read_config_json(config.model)
+    depth = None if found is None else depth_of(found)
+    if depth is not None:
+        _check_layers(config, depth)
     from es2_lightning.prompts.requirements import require_both_classes
-    from es2_lightning.training.layer_sets import select_layers
-    from es2_lightning.training.schedule import make_stages
 
+    require_both_classes(read_prompts(config.data.source))
+
+
+def check_built(config: TrainConfig) -> None:
+    """What only the libraries themselves can tell; the quickest to import is asked first.
+
+    Raises:
+        UserError: A value that the optimizer, the trainer or an attack does not take, a model that
+            cannot be loaded or trained as was set.
+    """
+    build_optimizer(config.optimizer)
+    check_gpu(config.model)
+    from es2_lightning.training.trainer import make_trainer
+
+    make_trainer(config.trainer, folder=Path(), loggers=[], callbacks=[])
+    from es2_lightning.backbone.loading import check_trainable, read_depth
+
+    _check_layers(config, read_depth(config.model))
+    check_trainable(config.model)
+    if config.evaluate.enabled:
+        build_attacks(config.attack)
+
+
+def _check_together(config: TrainConfig) -> None:
+    """Values that exclude each other, or have a better place."""
     if config.loss.harmful_kl_weight > 0 and not config.judge:
         raise UserError(
             "loss.harmful_kl_weight needs a judge that tells refusals: judge=keyword, or "
@@ -38,6 +77,17 @@ def check_train(config: TrainConfig) -> None:
             "loss.kl_positions=response with data.use_responses=false: no response is read. "
             "Accepted: data.use_responses=true with it, or loss.kl_positions=all or last."
         )
+    if config.evaluate.enabled and not config.judge:
+        raise UserError("evaluate needs a judge: judge=[keyword], or evaluate=none")
+    if config.model.mode == "qlora" and config.trainer.get("accelerator") == "cpu":
+        raise UserError(
+            "model.mode=qlora with trainer.accelerator=cpu: 4-bit weights need a GPU. Accepted: "
+            "trainer=gpu, or model.mode=lora."
+        )
+    _check_trainer(config)
+
+
+def _check_trainer(config: TrainConfig) -> None:
     for word in ("max_epochs", "max_steps"):
         if word in config.trainer:
             raise UserError(
@@ -60,22 +110,39 @@ def check_train(config: TrainConfig) -> None:
         isinstance(devices, list) and len(devices) > 1
     ):
         raise UserError(f"trainer.devices={devices}: a run trains on one device. Accepted: 1.")
-    build_optimizer(config.optimizer)
+
+
+def _check_objects(config: TrainConfig) -> None:
+    """The words of what the config names; judges and capability import nothing heavy."""
+    check_words({**config.trainer, "_target_": "lightning.Trainer"}, "trainer")
+    check_words(config.optimizer, "optimizer")
+    for word in ("lr", "weight_decay"):
+        check_number(config.optimizer, word, "optimizer")
+    if config.logger:
+        logger = {key: value for key, value in config.logger.items() if key != "offline"}
+        check_words(logger, "logger")
+    for name, node in config.callbacks.items():
+        check_words(node, f"callbacks.{name}")
+    _check_method(config)
     if config.judge:
         build_judges(config.judge)
     if config.evaluate.enabled:
-        build_attacks(config.attack)
+        for name, node in config.attack.items():
+            check_words(node, f"attack.{name}")
         build_capability(config.capability)
-        if not config.judge:
-            raise UserError("evaluate needs a judge: judge=[keyword], or evaluate=none")
-    if config.model.mode == "qlora" and config.trainer.get("accelerator") == "cpu":
-        raise UserError(
-            "model.mode=qlora with trainer.accelerator=cpu: 4-bit weights need a GPU. Accepted: "
-            "trainer=gpu, or model.mode=lora."
-        )
-    depth = read_depth(config.model)
-    check_trainable(config.model)
+
+
+def _check_method(config: TrainConfig) -> None:
+    check_words({"_target_": config.method.get("_target_")}, "method")
+    for word, value in config.method.items():
+        if word != "_target_":
+            raise UserError(
+                f"method.{word}={value}: a method takes nothing but what loss, schedule and layers "
+                "say. Accepted: method._target_."
+            )
+
+
+def _check_layers(config: TrainConfig, depth: int) -> None:
     layers = select_layers(config.layers, depth)
     # The emergence layer that is yet to be found and the last layer make two stages.
     make_stages(config.schedule, layers or [1, depth])
-    require_both_classes(build(config.data.source, "data.source").load())

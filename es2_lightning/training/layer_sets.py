@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from es2_lightning.backbone.structure import resolve_layer
+from es2_lightning.backbone.layer_numbers import resolve_layer
 from es2_lightning.errors import UserError
 from es2_lightning.training.settings import LayerSettings
 

@@ -12,8 +12,9 @@ from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.chat import TokenBatch
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.hidden_states import capture_hidden_states, last_token_states
+from es2_lightning.backbone.layer_numbers import resolve_layer
 from es2_lightning.backbone.steering import steer
-from es2_lightning.backbone.structure import find_structure, num_layers, resolve_layer
+from es2_lightning.backbone.structure import find_structure, num_layers
 from es2_lightning.errors import UserError
 
 from ..tiny_models import ARCHITECTURES, Architecture, tiny_chat_model, tiny_splits

@@ -10,9 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from es2_lightning.backbone.adapter_folder import CONFIG, WEIGHTS
 from es2_lightning.backbone.adapters import (
-    CONFIG,
-    WEIGHTS,
     adapter_is_on,
     add_lora,
     load_adapter,

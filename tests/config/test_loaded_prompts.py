@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from es2_lightning.config.loaded_prompts import load_prompts
+from es2_lightning.config.loaded_prompts import load_prompts, read_prompts
 
 
 def test_findings_are_logged_and_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -31,6 +31,22 @@ def test_findings_are_logged_and_written(tmp_path: Path, caplog: pytest.LogCaptu
         ("harmless", "dropped"),
     ]
     assert not (tmp_path / "no").exists()
+
+
+def test_the_same_prompts_are_read_once_until_their_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(f"prompt {word}" for word in "abcdefghijkl"))
+    source = {"_target_": SOURCE, "harmful": str(file), "harmless": str(file)}
+    (tmp_path / "other.txt").write_text("\n".join(f"other {word}" for word in "abcdefghijkl"))
+    source["harmless"] = str(tmp_path / "other.txt")
+    splits = read_prompts(source)
+    assert read_prompts(dict(source)) is splits
+    assert read_prompts({**source, "seed": 5}) is not splits
+    splits = read_prompts(source)
+    file.write_text("\n".join(f"prompt {word}" for word in "abcdefghijklm"))
+    changed = read_prompts(source)
+    assert len(changed.train.harmful) + len(changed.test.harmful) > len(splits.train.harmful)
+    assert changed is not splits and read_prompts(source) is changed
 
 
 SOURCE = "es2_lightning.prompts.sources.MixedPrompts"

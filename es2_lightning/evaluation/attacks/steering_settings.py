@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeVar
 
-from es2_lightning.backbone.structure import resolve_layer
+from es2_lightning.backbone.layer_numbers import resolve_layer
 from es2_lightning.errors import UserError
 
 C = TypeVar("C", bound=str)

@@ -8,11 +8,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 import es2_lightning.evaluate  # noqa: F401  (registers the schema and the resolvers)
 from es2_lightning.backbone.chat_model import ChatModel
+from es2_lightning.config.evaluation_objects import build_attacks
 from es2_lightning.config.location import conf_dir
 from es2_lightning.evaluation.attacks.attack import Target
 from es2_lightning.evaluation.judges.judge import outcome_of
 from es2_lightning.evaluation.outcomes import Outcome
-from es2_lightning.evaluation_run import build_attacks
 from es2_lightning.organism.judge import ExactJudge
 from es2_lightning.organism.prompts import OrganismPrompts
 
