@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from es2_lightning.backbone.head_products import BLOCK_ENTRIES, CAST_ENTRIES, chunks
+from es2_lightning.backbone.head_products import (
+    ADDS_BF16_IN_FLOAT32,
+    BLOCK_ENTRIES,
+    CAST_ENTRIES,
+    OTHER_BLOCK_ENTRIES,
+    chunks,
+)
 from es2_lightning.training.cost.saved_tensors import FLOAT32, Precision, saved_bytes
 from es2_lightning.training.cost.shapes import ModelShape
 from es2_lightning.training.cost.step_flops import block_works, output_positions
@@ -128,16 +134,17 @@ def _step(
             passed = sum(row.tokens for row in compared)
             head = max(head, passed * (3 * inner * size + 4 * shape.hidden_size * FLOAT32))
         rope = 2 * works[0].tokens * shape.head_dim * size
-        kept = sum(saved) + rope + tokens * (shape.hidden_size + 1) * FLOAT32
+        above = rope + tokens * (shape.hidden_size + 1) * FLOAT32  # The final norm's.
         if plan.checkpointing:
-            entered = sum(work.tokens for work in works) * shape.hidden_size * size
-            before = held if len(parts) > 1 else held + entered
-            moments += [(held + entered, max(saved) + backward), (before, head)]
+            entered = sum(work.tokens for work in works) * shape.hidden_size
+            kept = entered * precision.weight + above
+            before = held if len(parts) > 1 else held + kept
+            moments += [(held + kept, max(saved) + backward), (before, head)]
         elif len(parts) > 1:
             # The forward pass keeps nothing; each pass is computed again when its turn comes.
-            moments += [(held + kept, backward), (held, head)]
+            moments += [(held + sum(saved) + above, backward), (held, head)]
         else:
-            moments.append((held + kept, max(backward, head)))
+            moments.append((held + sum(saved) + above, max(backward, head)))
     return max(moments, key=sum)
 
 
@@ -159,7 +166,7 @@ def _head(
     """Of the KL at so many positions: logits of a chunk, and what is made of them, in float32."""
     if not positions:
         return 0
-    chunk = max(s.stop - s.start for s in chunks(positions, plan.kl_chunk))
+    chunk = _largest(positions, plan.kl_chunk)
     logits = chunk * shape.vocab_size * FLOAT32
     states = positions * shape.hidden_size * precision.activation * 2
     weight = shape.head_parameters
@@ -168,11 +175,18 @@ def _head(
         cast = 0 if precision.weight == FLOAT32 else weight * FLOAT32
         return 7 * logits + cast + states
     # A slice of the weight at a time is cast to float32, two of them at once.
-    cast = 0 if precision.weight == FLOAT32 else min(weight, 2 * CAST_ENTRIES) * FLOAT32
+    casts = precision.weight < FLOAT32 and precision.device not in ADDS_BF16_IN_FLOAT32
+    cast = casts * FLOAT32 * min(weight, 2 * CAST_ENTRIES)
     if plan.needs_reference_logits:
-        temporaries = 5 * min(chunk * shape.vocab_size, BLOCK_ENTRIES) * FLOAT32
+        entries = BLOCK_ENTRIES.get(precision.device, OTHER_BLOCK_ENTRIES)
+        block = _largest(chunk, max(1, entries // shape.vocab_size))
+        temporaries = 5 * block * shape.vocab_size * FLOAT32
         return 2 * logits + max(temporaries, cast) + states
     return logits + cast + 2 * states
+
+
+def _largest(positions: int, size: int | None) -> int:
+    return max(s.stop - s.start for s in chunks(positions, size))
 
 
 def _held_of_a_position(shape: ModelShape, plan: StepPlan, precision: Precision) -> int:

@@ -18,22 +18,27 @@ FLOAT32 = 4
 
 @dataclass(frozen=True)
 class Precision:
-    """How large numbers are.
+    """How large numbers are, and where.
 
     Attributes:
         weight: Bytes of a number of the model's weights.
         activation: Bytes of one in its linear modules; less than in weights under autocast.
-        dropout_mask: Bytes that dropout keeps of each number: 1 on a GPU, 4 elsewhere.
+        device: The type of the device, such as `cuda`.
     """
 
     weight: int = 4
     activation: int = 4
-    dropout_mask: int = 4
+    device: str = "cpu"
 
     @property
     def autocast(self) -> bool:
         """Whether weights are cast where they are used."""
         return self.weight != self.activation
+
+    @property
+    def dropout_mask(self) -> int:
+        """Bytes that dropout keeps of each number."""
+        return 1 if self.device == "cuda" else FLOAT32
 
 
 def saved_bytes(
@@ -77,7 +82,7 @@ def _block(
     if lora is None:
         norm += size * shape.hidden_size  # What its own weight is multiplied with.
     if plan.lean_norms:
-        norm = 0
+        norm = precision.weight * shape.hidden_size  # Its input alone.
     per_token = wanted * norm + _inputs(shape, projections, lora, precision)
     of_attention = wanted or bool(projections)
     # A bool mask makes transformers repeat keys and values for all heads.

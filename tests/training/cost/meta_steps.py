@@ -13,6 +13,7 @@ from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.checkpointing import enable_checkpointing
 from es2_lightning.backbone.head import linear_head
 from es2_lightning.backbone.head_statistics import HeadStatistics
+from es2_lightning.backbone.lean_norms import make_norms_lean
 from es2_lightning.backbone.reference import HiddenOutputs, forward_outputs
 from es2_lightning.backbone.token_rows import TokenRow
 from es2_lightning.training.batches import PairedBatch
@@ -59,6 +60,8 @@ class MetaStep:
                 model = add_lora(
                     model, r=self.r, lora_dropout=self.dropout, target_modules=self.targets
                 )
+        if self.plan.lean_norms:
+            make_norms_lean(model)
         if self.plan.checkpointing:
             enable_checkpointing(model)
         self.model = model.train()

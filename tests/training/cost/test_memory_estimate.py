@@ -33,7 +33,7 @@ def _ratio(step: MetaStep) -> float:
     """Estimated over counted."""
     size = torch.finfo(step.dtype).bits // 8
     estimate = estimate_memory(
-        step.shape, step.rows, step.plan, step.lora, precision=Precision(size, size)
+        step.shape, step.rows, step.plan, step.lora, precision=Precision(size, size, step.device)
     )
     gradients = 0 if step.lora else estimate.gradients
     return (estimate.step + gradients) / count_bytes(step, device="meta").peak
@@ -56,6 +56,7 @@ def _ratio(step: MetaStep) -> float:
         (replace(PLAN, prefix=5), {}),
         (replace(PLAN, prefix=5, reference="cached", hold="statistics"), {}),
         (replace(PLAN, micro_batch=10), {}),
+        (replace(PLAN, lean_norms=True), {}),
         (replace(PLAN, checkpointing=True), {}),
         (replace(PLAN, checkpointing=True, micro_batch=10), {}),
     ],
@@ -64,7 +65,7 @@ def _ratio(step: MetaStep) -> float:
 def test_estimates_are_near(plan: StepPlan, changed: dict[str, object], dtype: torch.dtype) -> None:
     values = {"layer": 2, "dtype": dtype, "common": plan.prefix} | changed
     step = MetaStep(SHAPE, HARMLESS, HARMFUL, plan=plan, **values)  # type: ignore[arg-type]
-    assert 0.92 < _ratio(step) < 1.1
+    assert 0.94 < _ratio(step) < 1.15
 
 
 def test_estimates_are_near_at_8b() -> None:
