@@ -140,7 +140,7 @@ def test_experts_stay_as_they_are_with_dropout_and_are_adapted_without(
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"mode": "full"}, r"model\.reference=copy"),
+        ({"mode": "full", "reference": "adapter"}, r"model\.reference=copy"),
         ({"mode": "full", "reference": "copy", "dtype": "float16"}, r"model\.dtype=float32"),
         ({"mode": "qlora", "reference": "copy"}, r"model\.reference=adapter"),
         ({"lora": LoraSettings(target_modules=["no_proj"])}, r"no_proj.*(.|\n)*q_proj"),

@@ -45,7 +45,7 @@ MISTAKES = {
         *MODEL,
         ["layers=list", "layers.indices=[99]"],
         ["schedule.max_steps=null"],
-        ["model.mode=full"],
+        ["model.mode=full", "model.reference=adapter"],
         ["model.mode=qlora"],
         ["model.attn_implementation=flash_attention_2"],
         ["data=prompts", "data.source.harmful=no.txt", "data.source.harmless=no.txt"],

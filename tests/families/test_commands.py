@@ -91,7 +91,7 @@ def test_a_family_trains_and_is_probed_and_evaluated(
     [
         ("llama", ("model.mode=dora",)),
         ("llama", ("model.mode=full", "model.reference=copy", "model.dtype=float32")),
-        ("llama", ("model.gradient_checkpointing=true", "trainer.micro_batch=2")),
+        ("llama", ("model.gradient_checkpointing=true", "step.micro_batch=2")),
         # Without dropout peft adapts the experts too.
         ("mixtral", ("model.lora.lora_dropout=0",)),
     ],
