@@ -30,6 +30,15 @@ def enable_checkpointing(model: nn.Module) -> None:
     assert _asked(model), "no module took activation checkpointing"
 
 
+def disable_checkpointing(model: nn.Module) -> None:
+    """Switch it off again."""
+    causal_lm = causal_lm_of(model)
+    if hasattr(causal_lm, "activation_checkpointing_disable"):
+        causal_lm.activation_checkpointing_disable()
+    else:  # transformers before it was renamed
+        causal_lm.gradient_checkpointing_disable()
+
+
 def assert_checkpointing_active(model: nn.Module) -> None:
     """Where it is switched on, every module that was asked is in train mode.
 

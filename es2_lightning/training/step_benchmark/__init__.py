@@ -1,0 +1,1 @@
+"""What a training step costs, against steps as they are usually written."""
