@@ -7,21 +7,66 @@ from es2_lightning.backbone.settings_check import check_values
 from es2_lightning.config.benchmark_schema import BenchmarkConfig
 from es2_lightning.config.loaded_prompts import read_prompts
 from es2_lightning.config.objects import build, check_words
+from es2_lightning.config.wording import did_you_mean, listed
+from es2_lightning.errors import UserError
+from es2_lightning.training.cost.named_shapes import NAMED_SHAPES
+from es2_lightning.training.step_benchmark.benchmark import StepBenchmark
+
+DEFAULT_SHAPE = "small12_32k"
+"""Of the step's benchmark, where no model is named; a CPU is through with it in minutes."""
+CHOOSES_A_MODEL = {"model", "model.shape", "model.name_or_path"}
+STEP = f"{StepBenchmark.__module__}.{StepBenchmark.__qualname__}"
+
+
+def with_shape(words: list[str]) -> list[str]:
+    """The command line, with a shape where it names no model and measures a step."""
+    keys = {word.partition("=")[0].lstrip("+~"): word.partition("=")[2] for word in words}
+    measures_a_step = keys.get("benchmark", "step") == "step"
+    looks = any(word.startswith("-") for word in words)
+    if not measures_a_step or looks or keys.keys() & CHOOSES_A_MODEL:
+        return words
+    return [*words, f"model.shape={DEFAULT_SHAPE}"]
 
 
 def check_benchmark(config: BenchmarkConfig) -> None:
     """Refuse what cannot work.
 
     Raises:
-        UserError: A word or value that the benchmark does not take, a model that is not there,
-            prompts that cannot be read, a class without prompts.
+        UserError: A word or value that the benchmark does not take, a shape that has no name, a
+            model that is not there, a layer that a shape lacks, prompts that cannot be read, a
+            class without prompts.
     """
     from es2_lightning.prompts.requirements import require_both_classes
 
     check_words(config.benchmark, "benchmark")
     check_values(config.model)
-    refuse_missing_folder(config.model.name_or_path)
-    require_both_classes(read_prompts(config.data.source))
+    if config.model.shape is None:
+        refuse_missing_folder(config.model.name_or_path)
+    reads_prompts = True
+    if config.benchmark.get("_target_") == STEP:
+        reads_prompts = _check_step(config)
+    elif config.model.shape is not None or config.device == "meta":
+        key = "device=meta" if config.device == "meta" else f"model.shape={config.model.shape}"
+        raise UserError(f"{key} goes with benchmark=step only")
+    if reads_prompts:
+        require_both_classes(read_prompts(config.data.source))
+
+
+def _check_step(config: BenchmarkConfig) -> bool:
+    """What can be told of the step's benchmark at once; whether it reads prompts."""
+    benchmark = build(config.benchmark, "benchmark")
+    shape = config.model.shape
+    if config.model.mode != "lora":
+        raise UserError(f"model.mode={config.model.mode}: benchmark=step measures model.mode=lora")
+    if shape is not None:
+        if shape not in NAMED_SHAPES:
+            near = did_you_mean(shape, list(NAMED_SHAPES))
+            raise UserError(
+                f"model.shape={shape}: there is no such shape.{near} Accepted: "
+                f"{listed(NAMED_SHAPES)}; or null, and a model."
+            )
+        benchmark.layer_of(NAMED_SHAPES[shape].num_layers)
+    return bool(benchmark.lengths == "data")
 
 
 def check_built(config: BenchmarkConfig) -> None:
@@ -29,12 +74,16 @@ def check_built(config: BenchmarkConfig) -> None:
 
     Raises:
         UserError: A device that is not there, a value that the benchmark does not take, a model
-            that cannot be loaded as was set.
+            that cannot be loaded as was set, a layer that it lacks.
     """
     from es2_lightning.backbone.devices import choose_device
 
     choose_device(config.device)
-    build(config.benchmark, "benchmark")
+    benchmark = build(config.benchmark, "benchmark")
+    if config.model.shape is not None:
+        return
     from es2_lightning.backbone.loading import read_depth
 
-    read_depth(config.model)
+    depth = read_depth(config.model)
+    if isinstance(benchmark, StepBenchmark):
+        benchmark.layer_of(depth)
