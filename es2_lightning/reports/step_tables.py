@@ -52,7 +52,8 @@ def flops_table(result: StepResult) -> Table:
     table = _table(
         f"FLOPs, in {unit}FLOP",
         "Matrix products and attention, counted on meta tensors. Saved: naive / this. Floor of the "
-        "same options (what is cached, KL positions, prefix): no padding, nothing twice. "
+        "same options (what is cached, KL positions, prefix): no padding, nothing twice, nothing "
+        "that nobody reads. "
         f"Least: the absolute floor, with statistics and the prefix, {least}. {YARDSTICKS}",
         ("forward", "backward", "head", "total", "saved", "/floor", "/least"),
     )
