@@ -101,8 +101,10 @@ def time_table(result: StepResult) -> Table:
     timings = result.timings
     assert timings is not None
     rounds = len(next(iter(timings.wall.values())))
+    longest = max(max(seconds) for seconds in timings.wall.values())
+    scale, unit = (1.0, "Seconds") if longest >= 1 else (1e-3, "Milliseconds")
     table = _table(
-        "Seconds a step",
+        f"{unit} a step",
         f"Median [least–most] of {rounds} rounds, in each of which all ways ran. CPU: of all "
         "threads together. Saved: the median of the rounds' ratios to naive.",
         ("wall", "saved", "CPU", "saved"),
@@ -113,7 +115,7 @@ def time_table(result: StepResult) -> Table:
             continue
         cells = []
         for clock in get_args(Clock):
-            cells.append(_spread(timings.seconds(way.name, clock)))
+            cells.append(_spread([t / scale for t in timings.seconds(way.name, clock)]))
             there = NAIVE in timings.wall
             cells.append(f"{timings.ratio(NAIVE, way.name, clock):.2f}×" if there else NONE)
         table.add_row(escape(way.words), *cells)
@@ -277,4 +279,8 @@ def _figure(value: float) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return escape(f"{median(values):.3g} [{min(values):.3g}–{max(values):.3g}]")
+    """The median with the least and the most, all with as many decimals."""
+    middle = median(values)
+    decimals = 2 if middle < 10 else 1 if middle < 100 else 0
+    low, mid, high = (f"{x:.{decimals}f}" for x in (min(values), middle, max(values)))
+    return escape(f"{mid} [{low}–{high}]")

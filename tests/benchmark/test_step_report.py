@@ -68,7 +68,7 @@ def test_all_figures_are_told_in_80_columns(device: str) -> None:
     words = " ".join(text.split())
     for figure in ("small12_32k", "68.0 million", "layer 4", "fill 0.59", "common prefix 5"):
         assert figure in words
-    for times in ("naive 5 [4–6] 1.00×", "+ packing 2 [2–2] 2.50×"):
+    for times in ("naive 5.00 [4.00–6.00] 1.00×", "+ packing 2.00 [2.00–2.00] 2.50×"):
         assert (times in words) == (device != "meta")
     assert ("tokens/s" in words) == (device == "cuda")
 

@@ -85,6 +85,11 @@ def run(
             failed[way.name] = "out of memory"
             _collect()
             continue
+        except RuntimeError as error:
+            if way.step is None or not way.step.compile:
+                raise
+            failed[way.name] = f"torch.compile failed ({str(error).strip().splitlines()[0]})"
+            continue
         finally:
             progress("comparing losses and gradients", i + 1, len(ways))
         if way.name == NAIVE:
