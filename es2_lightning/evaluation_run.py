@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,9 +49,14 @@ class EvaluationConfig(Protocol):
 
 
 def build_evaluator(
-    config: EvaluationConfig, splits: PromptSplits, folder: Path, *, progress: Progress = silent
+    config: EvaluationConfig,
+    splits: PromptSplits,
+    folder: Path,
+    *,
+    progress: Progress = silent,
+    earlier: Sequence[Path] = (),
 ) -> Evaluator:
-    """What measures models.
+    """What measures models; see `Evaluator`.
 
     Raises:
         UserError: A value is wrong, or a split lacks a class of prompts.
@@ -68,6 +74,7 @@ def build_evaluator(
         capability_settings=config.capability,
         seed=config.seed,
         progress=progress,
+        earlier=earlier,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 
 from es2_lightning.config import job
 from es2_lightning.config.command import command
@@ -13,11 +15,21 @@ from es2_lightning.config.train_schema import TrainConfig
 log = logging.getLogger(__name__)
 
 
+def _tell_of_sweep() -> None:
+    # Imported by its jobs, if they ran in this process.
+    if "es2_lightning.sweep" in sys.modules:
+        from es2_lightning.sweep import end_sweep
+
+        if (sweep := end_sweep()) is not None and sweep.jobs:
+            print(sweep.summary())
+
+
 @command(
     "train",
     schema=TrainConfig,
     check=check_train,
     check_built=check_built,
+    after_jobs=_tell_of_sweep,
     own_values={
         "model": "model=hf model.name_or_path={value}",
         "layers": "layers=list layers.indices={list}",
@@ -28,6 +40,7 @@ def main(config: TrainConfig) -> None:
     # Heavy imports stand here, so that `--help` and a mistake in the config answer at once.
     from es2_lightning.config.versions import save_versions
     from es2_lightning.reports.run_report import write_report
+    from es2_lightning.sweep import current_sweep
     from es2_lightning.training_run import build_run
 
     folder = job.output_dir()
@@ -35,7 +48,9 @@ def main(config: TrainConfig) -> None:
     save_resolved(job.composed_config(), folder / "config.yaml")
     save_versions(folder / "versions.json", seed=config.seed)
 
-    run = build_run(config, folder)
+    began = time.monotonic()
+    sweep = current_sweep()
+    run = build_run(config, folder, sweep=sweep)
     try:
         base = run.measure("base")
         run.train(ckpt_path=config.ckpt_path)
@@ -46,6 +61,9 @@ def main(config: TrainConfig) -> None:
     if comparison is not None:
         write_report(comparison, folder, separated_layers=run.layers, metrics=run.metrics.read())
     log.info("The run's folder: %s", folder)
+    if sweep is not None:
+        run.seconds.total = time.monotonic() - began
+        sweep.finish(run.chat_model, run.seconds)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from hydra.utils import get_class
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from es2_lightning.atomic_files import write_atomically
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.fingerprint import weights_fingerprint
-from es2_lightning.backbone.loading import load_chat_model, make_trainable, read_depth
+from es2_lightning.backbone.kept_model import KeptModel, model_key
+from es2_lightning.backbone.loading import make_trainable, read_depth
 from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
 from es2_lightning.backbone.reference_cache import make_cached_reference
@@ -31,6 +34,7 @@ from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator
+from es2_lightning.sweep import JobSeconds, Sweep
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.emergence import find_emergence_layer
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from es2_lightning.evaluation.measurement import Measurement
 
 log = logging.getLogger(__name__)
+EVALUATION = "evaluation"
 
 
 @dataclass
@@ -57,6 +62,7 @@ class TrainingRun:
     Attributes:
         layers: The layer set.
         evaluator: What is measured before and after; None: nothing.
+        seconds: What took how long.
     """
 
     folder: Path
@@ -68,6 +74,7 @@ class TrainingRun:
     metrics: RunMetrics
     layers: list[int]
     evaluator: Evaluator | None
+    seconds: JobSeconds
 
     def measure(self, name: str) -> Measurement | None:
         """Measure the model as it is now, on test prompts."""
@@ -84,7 +91,9 @@ class TrainingRun:
             fingerprint=weights_fingerprint(self.chat_model.model, adapter=tuned),
             reference=self.reference if tuned else None,
         )
-        with rich_progress() as progress:
+        # What is measured, and what is taken over, must not change what training draws.
+        timed = nullcontext() if tuned else self.seconds.timed("base")
+        with rich_progress() as progress, isolate_rng(), timed:
             self.evaluator.progress = progress
             return self.evaluator.measure(subject, projection_layers=self.layers)
 
@@ -93,6 +102,9 @@ class TrainingRun:
         if ckpt_path == "last":
             ckpt_path = str(self.folder / "checkpoints" / "last.ckpt")
         fit(self.trainer, self.module, self.datamodule, ckpt_path=ckpt_path)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, CacheBuild) and callback.cost is not None:
+                self.seconds.cache += callback.cost.seconds
         if not answers_differ(
             self.chat_model, self.reference, self.datamodule.splits.test.prompts[0]
         ):
@@ -116,7 +128,7 @@ class TrainingRun:
         if base is None or tuned is None:
             return None
         comparison = compare(base, tuned)
-        write_results(comparison, self.folder / "evaluation")
+        write_results(comparison, self.folder / EVALUATION)
         return comparison
 
     def close(self) -> None:
@@ -127,8 +139,16 @@ class TrainingRun:
             wandb.finish()
 
 
-def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
-    """Build everything; what needs no weights is built before they load."""
+def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) -> TrainingRun:
+    """Build everything; what needs no weights is built before they load.
+
+    Args:
+        config: The whole config.
+        folder: The run's.
+        sweep: That it is a job of, from whose other jobs it takes what is the same.
+    """
+    seconds = JobSeconds()
+    sweep = sweep or Sweep(folder, model=KeptModel(keeps=False))
     L.seed_everything(config.seed, verbose=False)
     depth = read_depth(config.model)
     layers = select_layers(config.layers, depth)
@@ -148,23 +168,31 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
         callbacks=[build(c, f"callbacks.{name}") for name, c in config.callbacks.items()],
     )
 
-    chat_model = load_chat_model(config.model)
-    chat_model.model.to(trainer.strategy.root_device)
+    with seconds.timed("loading"):
+        chat_model = sweep.model.load(config.model, device=trainer.strategy.root_device)
     datamodule.connect(chat_model.renderer, kl_positions=config.loss.kl_positions)  # type: ignore[arg-type]
     if layers is None:
         threshold = config.layers.threshold
-        emergence = find_emergence_layer(
-            chat_model, datamodule.splits, threshold=threshold, seed=config.seed
-        )
+        splits = datamodule.splits
+        with seconds.timed("finding"):
+            emergence = sweep.once(
+                ("emergence", model_key(config.model), splits, threshold, config.seed),
+                lambda: find_emergence_layer(
+                    chat_model, splits, threshold=threshold, seed=config.seed
+                ),
+            )
         layers = with_terminal(emergence, depth)
     log.info("Layers to separate: %s of %d", ", ".join(map(str, layers)), depth)
     write_atomically(folder / LAYERS, json.dumps({"separated": layers, "depth": depth}))
+    # Whatever was drawn until here, or was not since it was there: the adapter is the seed's.
+    L.seed_everything(config.seed, verbose=False)
     make_trainable(chat_model, config.model)
     packing = choose_packing(chat_model.model, config.step.packing, datamodule.some_rows())
     reference = _make_reference(config, chat_model, packing, trainer)
     set_up_step(chat_model.model, config.step, packing=packing)
     if config.loss.harmful_kl_weight > 0:
-        _give_refusals(datamodule, reference, build_judges(config.judge).attacker)
+        with seconds.timed("finding"):
+            _give_refusals(datamodule, reference, config, sweep)
     module = get_class(config.method["_target_"])(
         chat_model,
         reference,
@@ -178,9 +206,20 @@ def build_run(config: TrainConfig, folder: Path) -> TrainingRun:
     )
     evaluator = None
     if config.evaluate.enabled:
-        evaluator = build_evaluator(config, datamodule.splits, folder / "evaluation")
+        results = folder / EVALUATION
+        evaluator = build_evaluator(config, datamodule.splits, results, earlier=sweep.evaluations)
+        sweep.evaluations.append(results)
     return TrainingRun(
-        folder, chat_model, reference, datamodule, module, trainer, metrics, layers, evaluator
+        folder,
+        chat_model,
+        reference,
+        datamodule,
+        module,
+        trainer,
+        metrics,
+        layers,
+        evaluator,
+        seconds,
     )
 
 
@@ -205,13 +244,20 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Any]:
     return [build({**settings, "save_dir": str(folder)}, "logger")] if settings else []
 
 
-def _give_refusals(datamodule: PromptDataModule, reference: Reference, judge: Any) -> None:
+def _give_refusals(
+    datamodule: PromptDataModule, reference: Reference, config: TrainConfig, sweep: Sweep
+) -> None:
     harmful = datamodule.splits.train.harmful
-    refusals = collect_refusals(
-        reference,
-        harmful,
-        lambda prompt, output: outcome_of(judge, prompt, output) is Outcome.REFUSED,
-        max_new_tokens=32,
+    judge = build_judges(config.judge).attacker
+    judged_by = json.dumps(config.judge, sort_keys=True, default=str)
+    refusals = sweep.once(
+        ("refusals", model_key(config.model), harmful, judged_by),
+        lambda: collect_refusals(
+            reference,
+            harmful,
+            lambda prompt, output: outcome_of(judge, prompt, output) is Outcome.REFUSED,
+            max_new_tokens=32,
+        ),
     )
     log.info(
         "The reference refuses %d of %d harmful training prompts; the KL keeps these refusals, and "

@@ -56,6 +56,7 @@ def command(
     check_built: Callable[[Config], None] | None = None,
     prepare: Callable[[list[str]], list[str]] | None = None,
     own_values: Mapping[str, str] | None = None,
+    after_jobs: Callable[[], None] | None = None,
     conf: Path | None = None,
 ) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
     """Makes a function of a config a command.
@@ -73,6 +74,7 @@ def command(
         own_values: for a config group, how a value of the user's own is written where they took
             the group for the key, with `{value}` or `{list}` for it:
             `{"layers": "layers=list layers.indices={list}"}`.
+        after_jobs: called when the run, or all jobs of a sweep, are over, however they ended.
         conf: the config folder; by default the package's.
 
     Returns:
@@ -102,7 +104,7 @@ def command(
                 own_values=own_values or {},
             )
             try:
-                status = _run(main, precheck)
+                status = _run(main, precheck, after_jobs)
             except KeyboardInterrupt:
                 print("Interrupted.", file=sys.stderr)
                 status = INTERRUPTED
@@ -114,7 +116,9 @@ def command(
     return decorate
 
 
-def _run(main: Callable[[Any], None], precheck: Precheck) -> int:
+def _run(
+    main: Callable[[Any], None], precheck: Precheck, after_jobs: Callable[[], None] | None
+) -> int:
     arguments = get_args_parser().parse_args()
     looks = any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info))
     if not (arguments.hydra_help or arguments.shell_completion or arguments.experimental_rerun):
@@ -141,6 +145,9 @@ def _run(main: Callable[[Any], None], precheck: Precheck) -> int:
             # Raised outside a job, or in a job of another process.
             _tell_failure(error)
             return FAILED
+    finally:
+        if after_jobs is not None:
+            after_jobs()
     if len(failures) > 1 or (failures and arguments.multirun):
         _tell("\n  ".join([f"{len(failures)} of the sweep's jobs failed:", *failures]))
     return FAILED if failures else 0

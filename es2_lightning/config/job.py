@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 SEVERAL = ("attack", "judge")
@@ -34,6 +35,12 @@ def composed_config() -> DictConfig:
 def output_dir() -> Path:
     """The folder into which the job writes, absolute."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def sweep_dir() -> Path | None:
+    """The folder of the sweep that the job is part of, absolute; None for a single run."""
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
 
 
 def choices() -> dict[str, str]:

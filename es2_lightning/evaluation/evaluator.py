@@ -56,6 +56,7 @@ class Evaluator:
             test prompts.
         settings: Sizes.
         folder: The evaluation's folder; what is measured is kept in `parts/` in it.
+        earlier: Folders of other evaluations; what they hold on the same terms is taken over.
         capability: What the model can still do; None: not measured.
         capability_settings: Its config.
         seed: Fixes which prompts are drawn where there are more.
@@ -78,6 +79,7 @@ class Evaluator:
         capability_settings: Mapping[str, Any] | None = None,
         seed: int = 0,
         progress: Progress = silent,
+        earlier: Sequence[Path] = (),
     ) -> None:
         self.drawn = DrawnPrompts.of(splits, settings, seed=seed)
         self.attacks = attacks
@@ -88,7 +90,7 @@ class Evaluator:
         self.seed = seed
         self.progress = progress
         self.folder = folder
-        self.parts = PartsFolder(folder / "parts")
+        self.parts = PartsFolder(folder / "parts", earlier=[other / "parts" for other in earlier])
         self._base_fingerprint = ""
         self._made_of_base: Mapping[str, AttackMeasurement] = {}
         self.capability = capability

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -113,9 +114,11 @@ class Part:
     def append(self, prompts: Sequence[Prompt], attacked: Sequence[Attacked]) -> None:
         """Keep what was made of some prompts."""
         made = {identity(prompt): one for prompt, one in zip(prompts, attacked, strict=True)}
+        rows = [_line(row) for row in self._rows(made)]
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(_line(row) for row in self._rows(made))
-        self.attacked |= made
+            file.writelines(rows)
+        # As it will be read: results are the same whether a part was measured or taken over.
+        self.attacked |= dict(map(_prompt_and_attacked, map(json.loads, rows)))
 
     @staticmethod
     def _rows(attacked: Mapping[Identity, Attacked]) -> Iterator[dict[str, Any]]:
@@ -124,10 +127,17 @@ class Part:
 
 
 class PartsFolder:
-    """The parts of one evaluation folder."""
+    """The parts of one evaluation folder.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where they are kept.
+        earlier: Other such folders. A part that is asked for and not there is copied from the
+            latest of them that has it.
+    """
+
+    def __init__(self, folder: Path, *, earlier: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self.earlier = earlier
 
     def part(
         self, *, model: str, common: Mapping[str, Any], attack: str, settings: Mapping[str, Any]
@@ -146,7 +156,7 @@ class PartsFolder:
             "settings": dict(settings),
             "files": file_contents(settings),
         }
-        path = self.folder / f"{model}-{attack}-{digest(key)}.jsonl"
+        path = self._bring(f"{model}-{attack}-{digest(key)}.jsonl")
         return _read(path) or Part(path, key)
 
     def capability(
@@ -159,19 +169,27 @@ class PartsFolder:
             key: All that they depend on.
             measure: Called where they are not known.
         """
-        path = self.folder / f"{model}-capability-{digest(key)}.json"
-        if path.is_file():
-            rows = json.loads(path.read_text("utf-8"))
-            return [
-                CapabilityFigure(**(row | {"estimate": Estimate(**_numbers(row["estimate"]))}))
-                for row in rows
-            ]
-        figures = measure()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps([_plain(asdict(figure)) for figure in figures]), "utf-8")
-        temporary.replace(path)
-        return figures
+        path = self._bring(f"{model}-capability-{digest(key)}.json")
+        if not path.is_file():
+            figures = [_plain(asdict(figure)) for figure in measure()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(figures), "utf-8")
+            temporary.replace(path)
+        return [
+            CapabilityFigure(**(row | {"estimate": Estimate(**_numbers(row["estimate"]))}))
+            for row in json.loads(path.read_text("utf-8"))
+        ]
+
+    def _bring(self, name: str) -> Path:
+        path = self.folder / name
+        found = next((f / name for f in reversed(self.earlier) if (f / name).is_file()), None)
+        if not path.is_file() and found is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            shutil.copyfile(found, temporary)
+            temporary.replace(path)
+        return path
 
     def others(
         self,
@@ -215,12 +233,16 @@ def _read(path: Path) -> Part | None:
     if not lines or "files" not in lines[0].get("key", {}):
         return None
     header = {name: value for name, value in lines[0].items() if name != "key"}
-    attacked = {_identity(line["prompt"]): _attacked(line["attacked"]) for line in lines[1:]}
+    attacked = dict(map(_prompt_and_attacked, lines[1:]))
     part = Part(path, lines[0]["key"], header, attacked)
     if not content.endswith(b"\n"):
         # What is appended must not continue a torn line.
         part.begin(**{n: v for n, v in header.items() if n != "budgets"}, budgets=header["budgets"])
     return part
+
+
+def _prompt_and_attacked(line: Mapping[str, Any]) -> tuple[Identity, Attacked]:
+    return _identity(line["prompt"]), _attacked(line["attacked"])
 
 
 def _identity(values: Sequence[str | None]) -> Identity:

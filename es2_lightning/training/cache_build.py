@@ -13,7 +13,7 @@ import lightning as L
 from es2_lightning.training.es2_module import ES2Module
 
 if TYPE_CHECKING:
-    from es2_lightning.backbone.reference_cache import CachedReference
+    from es2_lightning.backbone.reference_cache import CacheCost, CachedReference
     from es2_lightning.training.datamodule import PromptDataModule
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ class CacheBuild(L.Callback):
     Args:
         reference: The cached reference.
         progress: Shows how far it is; on one process.
+
+    Attributes:
+        cost: What it took; None before.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class CacheBuild(L.Callback):
     ) -> None:
         self._reference = reference
         self._progress = progress
+        self.cost: CacheCost | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Compute what is missing, in the precision of the training step."""
@@ -54,7 +58,7 @@ class CacheBuild(L.Callback):
         shown = self._progress if trainer.is_global_zero else None
         precision = trainer.precision_plugin.forward_context()
         with shown() if shown else nullcontext() as progress, precision:
-            cost = self._reference.ensure(
+            self.cost = self._reference.ensure(
                 datamodule.output_rows(batches=batches), progress=progress
             )
-        log.info("Reference cache: %s", cost)
+        log.info("Reference cache: %s", self.cost)
