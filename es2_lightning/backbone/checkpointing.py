@@ -31,7 +31,9 @@ def enable_checkpointing(model: nn.Module) -> None:
 
 
 def disable_checkpointing(model: nn.Module) -> None:
-    """Switch it off again."""
+    """Undo `enable_checkpointing`."""
+    if not _asked(model):
+        return
     causal_lm = causal_lm_of(model)
     if hasattr(causal_lm, "activation_checkpointing_disable"):
         causal_lm.activation_checkpointing_disable()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from es2_lightning.backbone.chat_model import ChatModel
+from es2_lightning.backbone.checkpointing import disable_checkpointing
 from es2_lightning.backbone.loading import load_chat_model
 from es2_lightning.backbone.settings import ModelSettings
 from es2_lightning.backbone.structure import causal_lm_of
@@ -36,8 +37,8 @@ OF_LOADING = (
     "structure",
 )
 """The settings that make the loaded model what it is; the others are about what is trained."""
-LEFT_BEHIND = {"_gradient_checkpointing_func"}
-"""Attributes of modules that have no effect once what set them is switched off."""
+LEFT_BEHIND = {"_gradient_checkpointing_func", "gradient_checkpointing"}
+"""Attributes of modules that checkpointing leaves when it is switched off."""
 
 
 class KeptModel:
@@ -137,9 +138,7 @@ class _AsLoaded:
 
     def restore(self, model: nn.Module) -> None:
         """Undo what a job does to a model beside its adapter."""
-        causal_lm = causal_lm_of(model)
-        if causal_lm.is_gradient_checkpointing:
-            causal_lm.gradient_checkpointing_disable()
+        disable_checkpointing(model)
         for name, module in model.named_modules():
             # Lean norms and compiled blocks have a forward of their own in the instance.
             if "forward" in vars(module) and "forward" not in self.makeup.get(name, ()):
@@ -166,11 +165,12 @@ def _makeup(model: nn.Module) -> dict[str, Any]:
 
 def _attributes(module: nn.Module) -> Iterator[str]:
     for name, value in vars(module).items():
-        if name in LEFT_BEHIND:
+        if name in LEFT_BEHIND and value is not True:
             continue
         # Of hooks, how many there are; of plain values, what they are.
         if name.endswith("_hooks"):
-            yield f"{name}={len(value)}"
+            if value:
+                yield f"{name}={len(value)}"
         elif isinstance(value, (bool, int, float, str)) and name != "training":
             yield f"{name}={value}"
         else:

@@ -36,8 +36,8 @@ REAL = [choice for choice in CHOICES if choice.startswith("model=") and choice !
 OTHER_PROMPTS = tuple(
     f"data={name}" for group, name in ALL if group == "data" and name != "organism"
 )
-# Attacks and judges of every kind are started by tests/evaluate.
-ELSEWHERE = ("attack=", "judge=", "capability=", "benchmark=")
+# Attacks and judges of every kind are started by tests/evaluate, sweeps by tests/train.
+ELSEWHERE = ("attack=", "judge=", "capability=", "benchmark=", "sweep=")
 SLOW = (
     "evaluate=small",
     "experiment=paper",
@@ -55,7 +55,7 @@ def test_it_composes(choice: str) -> None:
         config = compose(command, overrides=[choice], return_hydra_config=False)
     group, name = choice.replace("[", "").replace("]", "").split("=")
     schemas = (TrainConfig, BenchmarkConfig)
-    assert group == "experiment" or any(group in s.__dataclass_fields__ for s in schemas)
+    assert group in ("experiment", "sweep") or any(group in s.__dataclass_fields__ for s in schemas)
     assert OmegaConf.to_container(config)
     assert isinstance(yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text()), dict)
 

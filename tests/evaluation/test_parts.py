@@ -164,3 +164,16 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         alone_in(tmp_path / "evaluation"),
     ):
         pass
+
+
+def test_what_an_earlier_evaluation_measured_on_the_same_terms_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert attack(first) == 4
+    assert attack(second, {"other": 1}) == 4
+    assert attack(third, earlier=[first, second, tmp_path / "nowhere"]) == 0
+    # Whole, so that it goes on without the other folder; and nothing that was not asked for.
+    (own,) = (third / "parts").glob("*-a-*.jsonl")
+    assert own.read_bytes() == (first / "parts" / own.name).read_bytes()
+    assert attack(third) == 0
