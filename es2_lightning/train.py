@@ -40,6 +40,7 @@ def main(config: TrainConfig) -> None:
     # Heavy imports stand here, so that `--help` and a mistake in the config answer at once.
     from es2_lightning.config.versions import save_versions
     from es2_lightning.reports.run_report import write_report
+    from es2_lightning.shared_run import measure_alone, save_whole
     from es2_lightning.sweep import current_sweep
     from es2_lightning.training_run import build_run
 
@@ -52,10 +53,15 @@ def main(config: TrainConfig) -> None:
     sweep = current_sweep()
     run = build_run(config, folder, sweep=sweep)
     try:
-        base = run.measure("base")
+        # Where several processes train, the first measures alone when the others are through.
+        base = None if run.shared else run.measure("base")
         run.train(ckpt_path=config.ckpt_path)
-        run.save_adapter()
-        comparison = run.compare(base, run.measure("tuned"))
+        if run.shared:
+            save_whole(run)
+            comparison = measure_alone(run, config)
+        else:
+            run.save_adapter()
+            comparison = run.compare(base, run.measure("tuned"))
     finally:
         run.close()
     if comparison is not None:

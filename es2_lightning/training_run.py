@@ -76,6 +76,11 @@ class TrainingRun:
     evaluator: Evaluator | None
     seconds: JobSeconds
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes train."""
+        return self.trainer.world_size > 1
+
     def measure(self, name: str) -> Measurement | None:
         """Measure the model as it is now, on test prompts."""
         if self.evaluator is None:
@@ -105,6 +110,8 @@ class TrainingRun:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, CacheBuild) and callback.cost is not None:
                 self.seconds.cache += callback.cost.seconds
+        if self.shared:
+            return
         if not answers_differ(
             self.chat_model, self.reference, self.datamodule.splits.test.prompts[0]
         ):
@@ -130,6 +137,12 @@ class TrainingRun:
         comparison = compare(base, tuned)
         write_results(comparison, self.folder / EVALUATION)
         return comparison
+
+    def release(self) -> None:
+        """Give up the weights: those of the model, its reference and the optimizer."""
+        self.module.zero_grad()
+        self.trainer.strategy.optimizers = []
+        del self.chat_model, self.reference, self.module
 
     def close(self) -> None:
         """End W&B's run: the next job of a sweep begins one of its own."""

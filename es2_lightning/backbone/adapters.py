@@ -163,9 +163,18 @@ def adapter_is_on(model: nn.Module) -> bool:
     return bool(layers) and not any(layer.disable_adapters for layer in layers)
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the adapter as peft itself does, loadable with `PeftModel.from_pretrained`."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+def save_adapter(
+    model: PeftModel, folder: Path, *, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the adapter as peft itself does, loadable with `PeftModel.from_pretrained`.
+
+    Args:
+        model: A peft model.
+        folder: Where to.
+        weights: Its trainable weights by name, where the model's own are shards; None: its own.
+    """
+    given = {} if weights is None else {"state_dict": weights}
+    model.save_pretrained(str(folder), safe_serialization=True, **given)
 
 
 def load_adapter(chat_model: ChatModel, folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from es2_lightning.backbone.adapters import adapter_is_on, adapter_off
 from es2_lightning.backbone.chat import Asked, TokenBatch
@@ -63,6 +64,22 @@ class Reference(Protocol):
         """A context manager that yields the reference as a `ChatModel`, in eval mode."""
         ...
 
+    def root(self) -> OutputsOf | None:
+        """What must be sharded where the tuned model is; None: no weights of its own."""
+        ...
+
+
+class OutputsOf(nn.Module):
+    """A model whose forward gives outputs of rows: what is sharded is called as a whole."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rows: Sequence[TokenRow], *, packing: Packing) -> HiddenOutputs:
+        """As `forward_outputs`."""
+        return forward_outputs(self.model, rows, packing=packing)
+
 
 class AdapterReference:
     """The same weights with the adapter off: no second copy. Needs a peft model.
@@ -89,6 +106,9 @@ class AdapterReference:
             assert not adapter_is_on(model) and not model.training
             yield self._chat_model
 
+    def root(self) -> None:
+        """The tuned model's own weights."""
+
 
 class CopyReference:
     """A second, frozen model; what is needed when all weights train.
@@ -110,11 +130,12 @@ class CopyReference:
             tokenizer=chat_model.tokenizer,
             renderer=chat_model.renderer,
         )
+        self._root = OutputsOf(self._copy.model).eval()
 
     def outputs(self, rows: Sequence[TokenRow]) -> HiddenOutputs:
         """Of the copy's forward pass."""
-        with self.chat_model() as reference:
-            outputs = forward_outputs(reference.model, rows, packing=self.packing)
+        with self.chat_model():
+            outputs = self._root(rows, packing=self.packing)
         head = linear_head(self._tuned.model)
         if head is None or head.trains:
             return outputs
@@ -128,8 +149,13 @@ class CopyReference:
         assert not model.training
         # Held outside the LightningModule, so that neither its checkpoint nor its `train()` reach
         # it; hence nobody else moves it either.
-        model.to(self._tuned.device)
+        if not isinstance(self._root, FSDPModule):
+            model.to(self._tuned.device)
         yield self._copy
+
+    def root(self) -> OutputsOf:
+        """What the copy runs in."""
+        return self._root
 
 
 class ModelReference:
@@ -154,6 +180,9 @@ class ModelReference:
         """The base, in eval mode."""
         with eval_mode(self._base.model):
             yield self._base
+
+    def root(self) -> None:
+        """Of no training."""
 
 
 REFERENCES: dict[str, Callable[..., AdapterReference | CopyReference]] = {

@@ -29,6 +29,7 @@ from es2_lightning.backbone.reference import (
     AdapterReference,
     HiddenOutputs,
     ModelReference,
+    OutputsOf,
     Reference,
     ReferenceOutputs,
 )
@@ -181,6 +182,10 @@ class CachedReference:
         base.model.to(self._tuned.device)
         with eval_mode(base.model):
             yield base
+
+    def root(self) -> OutputsOf | None:
+        """Of the reference that computes what is missing."""
+        return self._live.root()
 
     @property
     def _moved(self) -> bool:

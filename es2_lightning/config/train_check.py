@@ -17,6 +17,7 @@ from es2_lightning.config.train_schema import TrainConfig
 from es2_lightning.errors import UserError
 from es2_lightning.training.layer_sets import select_layers
 from es2_lightning.training.schedule import make_stages
+from es2_lightning.training.strategy_names import check_strategy
 
 
 def check_train(config: TrainConfig) -> None:
@@ -105,11 +106,7 @@ def _check_trainer(config: TrainConfig) -> None:
             f"trainer.micro_batch={config.trainer['micro_batch']}: how a step is computed is a "
             "group of its own. Accepted: step.micro_batch."
         )
-    devices = config.trainer.get("devices", 1)
-    if (isinstance(devices, int) and devices > 1) or (
-        isinstance(devices, list) and len(devices) > 1
-    ):
-        raise UserError(f"trainer.devices={devices}: a run trains on one device. Accepted: 1.")
+    check_strategy(config.trainer.get("strategy", "auto"))
 
 
 def _check_objects(config: TrainConfig) -> None:

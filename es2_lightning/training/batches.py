@@ -54,6 +54,8 @@ class PairedBatches:
         harmful_per_batch: Harmful prompts a batch.
         seed: Of both shuffles.
         shuffle: Off for validation.
+        rank: Which rank's share of each batch is collated.
+        ranks: How many share a batch; the numbers above are of all of them together.
     """
 
     def __init__(
@@ -66,7 +68,10 @@ class PairedBatches:
         harmful_per_batch: int,
         seed: int = 0,
         shuffle: bool = True,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
+        self._rank, self._ranks = rank, ranks
         self._collate = collate
         self._sizes = (num_harmless, num_harmful)
         self._per_batch = (harmless_per_batch, harmful_per_batch)
@@ -87,7 +92,9 @@ class PairedBatches:
             # Counted before the batch is handed out: a checkpoint written after its step must not
             # repeat it.
             self._next += 1
-            yield self._collate(*self.indices(number))
+            # Dealt out in turn: shares differ by one prompt of each class at the most.
+            harmless, harmful = (some[self._rank :: self._ranks] for some in self.indices(number))
+            yield self._collate(harmless, harmful)
             if self._next % len(self) == 0:
                 return
 

@@ -23,8 +23,8 @@ class PromptDataModule(L.LightningDataModule):
 
     Args:
         splits: The prompts.
-        harmless_per_batch: 50 in the paper.
-        harmful_per_batch: 10 in the paper.
+        harmless_per_batch: Of each device; 50 in the paper.
+        harmful_per_batch: Of each device; 10 in the paper.
         use_responses: Let a harmless prompt be followed by its response, where it has one, so that
             the KL can cover it. A harmful prompt's own response is never used.
         seed: Of the shuffles.
@@ -140,14 +140,26 @@ class PromptDataModule(L.LightningDataModule):
                 [harmless[i] for i in harmless_numbers], [harmful[i] for i in harmful_numbers]
             )
 
+        rank, ranks = 0, 1
+        if self.trainer is not None:
+            rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        for kind, there in (("harmless", harmless), ("harmful", harmful)):
+            if len(there) < ranks:
+                raise UserError(
+                    f"data: {len(there)} {kind} prompts in a split are fewer than the {ranks} "
+                    "devices that share a batch: give more prompts, or set trainer.devices="
+                    f"{max(1, len(there))}"
+                )
         return PairedBatches(
             collate,
             num_harmless=len(harmless),
             num_harmful=len(harmful),
-            harmless_per_batch=min(self.harmless_per_batch, len(harmless)),
-            harmful_per_batch=min(self.harmful_per_batch, len(harmful)),
+            harmless_per_batch=min(self.harmless_per_batch * ranks, len(harmless)),
+            harmful_per_batch=min(self.harmful_per_batch * ranks, len(harmful)),
             seed=self.seed,
             shuffle=shuffle,
+            rank=rank,
+            ranks=ranks,
         )
 
     def collate(self, harmless: Sequence[Prompt], harmful: Sequence[Prompt]) -> PairedBatch:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from es2_lightning.backbone.chat_model import ChatModel, eval_mode
 from es2_lightning.backbone.checkpointing import assert_checkpointing_active
 from es2_lightning.backbone.layouts import Packing
 from es2_lightning.backbone.reference import Reference
+from es2_lightning.training.across_ranks import of_all_ranks
 from es2_lightning.training.checkpoints import (
     keep_trainable,
     random_state,
@@ -27,6 +29,7 @@ from es2_lightning.training.metrics import batch_metrics
 from es2_lightning.training.objective import ES2Objective, Losses
 from es2_lightning.training.schedule import StageEnd, StageSchedule, make_stages
 from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
+from es2_lightning.training.sharding import ShardedStrategy, shard
 
 if TYPE_CHECKING:
     from es2_lightning.training.batches import PairedBatch
@@ -98,11 +101,24 @@ class ES2Module(L.LightningModule):
         """How many batches all stages take at the most, the step that ends each included."""
         return sum((stage.budget(steps_per_epoch) + 1) * accumulate for stage in self.stages)
 
-    def on_fit_start(self) -> None:
-        """Measure the base norms, build the schedule, and go on with a saved one."""
+    def setup(self, stage: str) -> None:
+        """Measure the base norms, while the model is whole."""
         datamodule: PromptDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not self.objective.base_norms:
+        if stage == "fit" and not self.objective.base_norms:
             self.objective.measure_base_norms(datamodule.splits.train)
+
+    def configure_model(self) -> None:
+        """Shard the model, and a copied reference, where the strategy asks for it."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            mesh = strategy.device_mesh["data_parallel"]
+            for root in (self.objective, self.objective.reference.root()):
+                if root is not None:
+                    shard(root, root.model, mesh, offload=strategy.offload)
+
+    def on_fit_start(self) -> None:
+        """Build the schedule, and go on with a saved one."""
+        datamodule: PromptDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         steps = math.ceil(len(datamodule.train_dataloader()) / self.trainer.accumulate_grad_batches)
         self.schedule = StageSchedule(self.stages, self.schedule_settings, steps_per_epoch=steps)
         if self._resumed is not None:
@@ -114,8 +130,13 @@ class ES2Module(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Go on with saved random numbers; stop at once where nothing is left to do."""
-        if self._resumed is not None:
-            restore_random_state(self._resumed["random_state"])
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        saved = [] if self._resumed is None else self._resumed["random_states"]
+        if rank < len(saved):
+            restore_random_state(saved[rank])
+        elif ranks > 1:
+            # Adapters began alike; dropout must differ, or all ranks would drop the same.
+            torch.manual_seed(torch.initial_seed() + 1 + rank)
         if self._running.finished:
             self.trainer.should_stop = True
 
@@ -154,7 +175,8 @@ class ES2Module(L.LightningModule):
         gradients drops the step.
         """
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if self._running.drops_step():
             for parameter in self.model.parameters():
                 parameter.grad = None
@@ -219,7 +241,7 @@ class ES2Module(L.LightningModule):
             "layers": list(self.layers),
             "base_norms": dict(self.objective.base_norms),
             "schedule": self._running.state_dict(),
-            "random_state": random_state(),
+            "random_states": of_all_ranks(random_state()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

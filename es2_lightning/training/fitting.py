@@ -30,16 +30,10 @@ def fit(
         ckpt_path: A checkpoint to go on from. Read with `weights_only=True`: it can hold no code.
 
     Raises:
-        UserError: There is no such checkpoint, or it is none; or there are several devices.
+        UserError: There is no such checkpoint, or it is none.
         KeyboardInterrupt: The user interrupted. Lightning by itself would exit with status 1, as
             if the run had failed, and leave Ctrl-C without effect.
     """
-    if trainer.world_size > 1:
-        # Each would separate pairs of its own and compare a KL of its own with the threshold.
-        raise UserError(
-            f"trainer.devices: {trainer.world_size} devices were selected; a run trains on one: "
-            "set trainer.devices=1 and trainer.num_nodes=1"
-        )
     if ckpt_path is not None and not Path(ckpt_path).exists():
         raise UserError(
             f"ckpt_path={ckpt_path}: no such file; accepted are a checkpoint that "

@@ -18,6 +18,11 @@ from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
 from es2_lightning.objectives.kl import mean_by_row
 from es2_lightning.objectives.separation import mean_norm, mean_pairwise_distance
+from es2_lightning.training.across_ranks import (
+    mean_over_ranks,
+    number_of_ranks,
+    states_of_all_ranks,
+)
 from es2_lightning.training.output_kl import output_kl
 from es2_lightning.training.settings import StepSettings
 
@@ -34,10 +39,10 @@ MOST_PROMPTS_FOR_NORMS = 256
 
 @dataclass(frozen=True)
 class Losses:
-    """The terms of one batch; scalars but for the states.
+    """The terms of one batch, of all ranks; scalars but for the states.
 
     Attributes:
-        loss: What is minimised.
+        loss: What is minimised; its gradient, averaged over the ranks, is that of the whole batch.
         kl: L_KL, the mean over harmless prompts, nats.
         harmful_kl: The mean over harmful prompts with a refusal, nats; 0 where there are none.
         refused: How many harmful prompts have a refusal.
@@ -124,10 +129,16 @@ class ES2Objective(nn.Module):
         refused = [
             i for i, row in enumerate(batch.rows) if batch.harmful[i] and row.output_positions
         ]
-        kl = kl_B[:num_harmless].mean()
-        harmful_kl = kl_B[refused].mean() if refused else kl_B.new_zeros(())
+        kl = mean_over_ranks(kl_B[:num_harmless])
+        harmful_kl = mean_over_ranks(kl_B[refused])
         harmless_states = {layer: h[:num_harmless] for layer, h in states.items()}
         harmful_states = {layer: h[num_harmless:] for layer, h in states.items()}
+        ranks = 1
+        if self.settings.gather_pairs:
+            # Each rank differentiates for its own states, and the trainer averages over ranks.
+            ranks = number_of_ranks()
+            harmless_states = states_of_all_ranks(harmless_states)
+            harmful_states = states_of_all_ranks(harmful_states)
         distances = {
             layer: mean_pairwise_distance(harmful_states[layer], harmless_states[layer])
             / self._unit(layer)
@@ -135,14 +146,26 @@ class ES2Objective(nn.Module):
         }
         settings = self.settings
         # Over several layers the mean: the weights keep their meaning whatever their number.
-        separation = torch.stack(list(distances.values())).mean()
+        separation = mean_over_ranks(torch.stack(list(distances.values())).mean()[None])
+        share = (
+            -settings.separation_weight * ranks * separation.share
+            + settings.kl_weight * kl.share
+            + settings.harmful_kl_weight * harmful_kl.share
+        )
         loss = (
-            -settings.separation_weight * separation
-            + settings.kl_weight * kl
-            + settings.harmful_kl_weight * harmful_kl
+            -settings.separation_weight * separation.value
+            + settings.kl_weight * kl.value
+            + settings.harmful_kl_weight * harmful_kl.value
         )
         return Losses(
-            loss, kl, harmful_kl, len(refused), distances, harmless_states, harmful_states
+            # The value of the whole batch, with the gradient of this rank's share.
+            loss=share + (loss - share).detach(),
+            kl=kl.value,
+            harmful_kl=harmful_kl.value,
+            refused=harmful_kl.count,
+            distances=distances,
+            harmless_states=harmless_states,
+            harmful_states=harmful_states,
         )
 
     def _rows(self, batch: PairedBatch, read: Sequence[int]) -> tuple[Tensor, dict[int, Tensor]]:

@@ -38,6 +38,10 @@ class LossSettings:
     kl_check: str = field(default="training", metadata=one_of("training", "no_dropout"))
     """The KL that is compared with the threshold: the training one, or recomputed without
     dropout."""
+    gather_pairs: bool = True
+    """On several devices: separate all harmful from all harmless prompts of the batch, whichever
+    device they are on, so that the loss does not depend on how many there are. false: each device
+    separates its own."""
     harmful_kl_weight: float = field(default=0.0, metadata=at_least(0))
     """Weight of the KL on harmful prompts with the reference's own refusals. Not in the paper,
     whose loss alone destroys clean refusals; 0 switches it off."""

@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from es2_lightning.errors import UserError
+from es2_lightning.training.sharding import ShardedStrategy
+from es2_lightning.training.strategy_names import SHARDED, check_strategy
 
 NOT_LIGHTNINGS = {
     "max_epochs": "stages have budgets of their own: schedule.max_epochs",
@@ -45,6 +47,9 @@ def make_trainer(
     for key, remedy in NOT_LIGHTNINGS.items():
         if key in words:
             raise UserError(f"trainer.{key}={words[key]}: {remedy}")
+    check_strategy(words.get("strategy", "auto"))
+    if (strategy := words.get("strategy")) in SHARDED:
+        words["strategy"] = ShardedStrategy(offload=SHARDED[strategy])
     _quieten()
     try:
         return L.Trainer(

@@ -100,10 +100,3 @@ def test_a_missing_and_an_unreadable_checkpoint_are_named(tmp_path: Path) -> Non
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"broken\.ckpt: the file cannot be read"):
             fit(trainer(), one.module, one.data, ckpt_path=path)
-
-
-def test_several_devices_are_refused_before_any_starts() -> None:
-    one = run()
-    two = L.Trainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
-    with pytest.raises(UserError, match=r"2 devices.*trainer\.devices=1"):
-        fit(two, one.module, one.data)

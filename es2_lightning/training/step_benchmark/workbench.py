@@ -296,3 +296,6 @@ class CacheOnMeta:
     def chat_model(self) -> Any:
         """As that of any reference."""
         return AdapterReference(self._chat_model).chat_model()
+
+    def root(self) -> None:
+        """It has no weights."""

@@ -1,0 +1,67 @@
+"""One rank of a tiny run; started by torchrun: see test_ranks.py.
+
+torchrun --nproc-per-node=2 -m tests.training.rank_run <what>.json <results>.pt
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
+from es2_lightning.training.sharding import ShardedStrategy
+
+from ..tiny_models import tiny_splits
+from .tiny_runs import Record, TinyRun
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+class WholeRecord(Record):
+    """Gradients and parameters assembled from their shards."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.gradients.append(
+            {n: whole(p.grad) for n, p in pl_module.named_parameters() if p.grad is not None}
+        )
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        """Averaged over ranks only before the step."""
+
+
+def run(what: dict[str, Any]) -> dict[str, Any]:
+    """Train as `what` says; the results of rank 0."""
+    what = dict(what)
+    strategy, devices = what.pop("strategy"), what.pop("devices")
+    trainer = what.pop("trainer", {})
+    tiny = TinyRun(
+        splits=tiny_splits(what.pop("prompts", 12)),
+        loss=LossSettings(**what.pop("loss", {})),
+        schedule=ScheduleSettings(**what.pop("schedule")),
+        step=StepSettings(**what.pop("step", {})),
+        **what,
+    )
+    record = WholeRecord()
+    chosen = ShardedStrategy() if strategy == "fsdp" else strategy
+    fitted = tiny.fit(record, strategy=chosen, devices=devices, **trainer)
+    return {
+        "losses": record.losses,
+        "gradients": record.gradients,
+        "ends": tiny.ends,
+        "parameters": {n: whole(p) for n, p in tiny.module.named_parameters() if p.requires_grad},
+        "metrics": {k: float(v) for k, v in fitted.callback_metrics.items()},
+        "rank": fitted.global_rank,
+    }
+
+
+if __name__ == "__main__":
+    found = run(json.loads(Path(sys.argv[1]).read_text()))
+    if found["rank"] == 0:
+        torch.save(found, sys.argv[2])
