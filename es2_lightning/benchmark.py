@@ -41,7 +41,7 @@ def main(config: BenchmarkConfig) -> None:
 
     folder = job.output_dir()
     save_resolved(job.composed_config(), folder / "config.yaml")
-    save_versions(folder / "versions.json", seed=0)
+    save_versions(folder / "versions.json", seed=config.benchmark.get("seed", 0))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     benchmark = build(config.benchmark, "benchmark")

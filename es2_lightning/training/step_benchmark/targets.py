@@ -36,9 +36,9 @@ class Target:
         words: What the figure is.
         bound: That it should reach.
         at_most: Whether it should stay below it instead.
-        figure: With everything on; None: it does not apply to this run.
+        figure: With everything on; None: it was not measured.
         configured: As the config sets it, where that has such a figure.
-        reason: Why it does not apply.
+        reason: Why the target does not apply to this run.
     """
 
     words: str
@@ -51,7 +51,7 @@ class Target:
     @property
     def verdict(self) -> str:
         """PASS, FAIL or – (does not apply)."""
-        if self.figure is None:
+        if self.figure is None or self.reason:
             return "–"
         met = self.figure <= self.bound if self.at_most else self.figure >= self.bound
         return "PASS" if met else "FAIL"
@@ -75,7 +75,7 @@ def _floors(result: StepResult) -> Iterator[Target]:
         "FLOPs / absolute floor",
         OVER_ABSOLUTE_FLOOR,
         True,
-        None if reason else result.over_absolute_floor(EVERYTHING),
+        result.over_absolute_floor(EVERYTHING),
         result.over_absolute_floor(CONFIGURED),
         reason,
     )
@@ -109,24 +109,32 @@ def _saving(
 ) -> Target:
     ratio = size(slow) / size(EVERYTHING)
     configured = size(slow) / size(CONFIGURED)
-    return Target(words, bound, False, None if reason else ratio, configured, reason)
+    return Target(words, bound, False, ratio, configured, reason)
 
 
 def _times(result: StepResult) -> Iterator[Target]:
     timings = result.timings
+    ran = set() if timings is None else timings.wall.keys()
+    reason = _only_all(result)
+    if result.measured.device != "cpu":
+        reason = "for device=cpu"
+    elif {NAIVE, EVERYTHING} - ran:
+        reason = "one of the two did not run"
     clocks: tuple[tuple[Clock, str], ...] = (("cpu", "CPU seconds"), ("wall", "wall time"))
     for clock, words in clocks:
-        reason = _only_all(result)
-        if result.measured.device != "cpu" or timings is None:
-            reason = "for device=cpu"
-        elif {NAIVE, EVERYTHING} - timings.wall.keys():
-            reason = "one of the two did not run"
-        figure = configured = None
-        if not reason and timings is not None:
-            figure = timings.ratio(NAIVE, EVERYTHING, clock)
-            if CONFIGURED in timings.wall:
-                configured = timings.ratio(NAIVE, CONFIGURED, clock)
-        yield Target(f"{words} on a CPU, naive / ours", CPU_TIME, False, figure, configured, reason)
+        saved = {
+            way: timings.ratio(NAIVE, way, clock)
+            for way in (EVERYTHING, CONFIGURED)
+            if timings is not None and {NAIVE, way} <= ran
+        }
+        yield Target(
+            f"{words} on a CPU, naive / ours",
+            CPU_TIME,
+            False,
+            saved.get(EVERYTHING),
+            saved.get(CONFIGURED),
+            reason,
+        )
 
 
 def _errors(result: StepResult) -> Iterator[Target]:

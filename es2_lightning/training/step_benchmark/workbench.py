@@ -79,6 +79,7 @@ class Workbench:
         self._loss = LossSettings(distance_unit="raw", kl_positions=kl_positions)
         self._caches: dict[tuple[str, Packing], Reference] = {}
         self._objectives: dict[str, ES2Objective] = {}
+        self._packings: dict[str, Packing] = {}
         self._forwards: dict[str, dict[nn.Module, Any]] = {}
 
     @property
@@ -118,7 +119,10 @@ class Workbench:
     def packing_of(self, way: Way) -> Packing:
         """How a way's passes are laid out."""
         assert way.step is not None
-        return choose_packing(self.model, way.step.packing, self.batch.rows[:3])
+        wanted = way.step.packing
+        if wanted not in self._packings:
+            self._packings[wanted] = choose_packing(self.model, wanted, self.batch.rows[:3])
+        return self._packings[wanted]
 
     def prepare(self, way: Way) -> None:
         """Build what the way computes once and for all: its cache."""
