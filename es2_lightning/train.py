@@ -44,6 +44,9 @@ def main(config: TrainConfig) -> None:
     from es2_lightning.sweep import current_sweep
     from es2_lightning.training_run import build_run
 
+    if config.estimate:
+        _show_estimate(config)
+        return
     folder = job.output_dir()
     log.info("Selected: %s", job.selected(config))
     save_resolved(job.composed_config(), folder / "config.yaml")
@@ -70,6 +73,20 @@ def main(config: TrainConfig) -> None:
     if sweep is not None:
         run.seconds.total = time.monotonic() - began
         sweep.finish(run.chat_model, run.seconds)
+
+
+def _show_estimate(config: TrainConfig) -> None:
+    from rich.console import Console
+
+    from es2_lightning.reports.estimate_report import estimate_table
+    from es2_lightning.training.trainer import make_trainer
+    from es2_lightning.training_estimate import estimate_run
+    from es2_lightning.training_run import read_data
+
+    log.info("Selected: %s", job.selected(config))
+    trainer = make_trainer(config.trainer, folder=job.output_dir(), loggers=[], callbacks=[])
+    estimate = estimate_run(config, read_data(config), trainer.strategy.root_device)
+    Console().print(estimate_table(estimate))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from es2_lightning.atomic_files import write_atomically
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.fingerprint import weights_fingerprint
 from es2_lightning.backbone.kept_model import KeptModel, model_key
-from es2_lightning.backbone.loading import make_trainable, read_depth
+from es2_lightning.backbone.loading import make_trainable, read_depth, read_renderer
 from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
 from es2_lightning.backbone.reference_cache import make_cached_reference
@@ -34,22 +34,25 @@ from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator
+from es2_lightning.reports.estimate_report import estimate_lines, shortage
 from es2_lightning.sweep import JobSeconds, Sweep
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.emergence import find_emergence_layer
 from es2_lightning.training.fitting import fit
 from es2_lightning.training.layer_sets import select_layers, with_terminal
-from es2_lightning.training.refusals import collect_refusals
+from es2_lightning.training.refusals import MAX_NEW_TOKENS, collect_refusals
 from es2_lightning.training.run_metrics import RunMetrics
 from es2_lightning.training.step_setup import set_up_step
 from es2_lightning.training.trainer import make_trainer
+from es2_lightning.training_estimate import estimate_run
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.chat_model import ChatModel
     from es2_lightning.backbone.layouts import Packing
     from es2_lightning.config.train_schema import TrainConfig
     from es2_lightning.evaluation.measurement import Measurement
+    from es2_lightning.training.cost.run_estimate import RunEstimate
 
 log = logging.getLogger(__name__)
 EVALUATION = "evaluation"
@@ -165,14 +168,7 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     L.seed_everything(config.seed, verbose=False)
     depth = read_depth(config.model)
     layers = select_layers(config.layers, depth)
-    datamodule = PromptDataModule(
-        load_prompts(config.data.source, folder),
-        harmless_per_batch=config.data.harmless_per_batch,
-        harmful_per_batch=config.data.harmful_per_batch,
-        use_responses=config.data.use_responses,
-        seed=config.seed,
-        too_long=config.data.too_long,  # type: ignore[arg-type]
-    )
+    datamodule = read_data(config, folder)
     metrics = RunMetrics(folder)
     trainer = make_trainer(
         config.trainer,
@@ -181,9 +177,12 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
         callbacks=[build(c, f"callbacks.{name}") for name, c in config.callbacks.items()],
     )
 
+    device = trainer.strategy.root_device
+    _tell_estimate(
+        estimate_run(config, datamodule, device, already_there=sweep.model.nbytes(device))
+    )
     with seconds.timed("loading"):
-        chat_model = sweep.model.load(config.model, device=trainer.strategy.root_device)
-    datamodule.connect(chat_model.renderer, kl_positions=config.loss.kl_positions)  # type: ignore[arg-type]
+        chat_model = sweep.model.load(config.model, device=device)
     if layers is None:
         threshold = config.layers.threshold
         splits = datamodule.splits
@@ -236,6 +235,36 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     )
 
 
+def read_data(config: TrainConfig, folder: Path | None = None) -> PromptDataModule:
+    """The prompts as tokens; no weights are read.
+
+    Args:
+        config: The whole config.
+        folder: Where `prompts.json` is written, if anywhere.
+
+    Raises:
+        UserError: They cannot be read, or a class has none that is short enough.
+    """
+    datamodule = PromptDataModule(
+        load_prompts(config.data.source, folder),
+        harmless_per_batch=config.data.harmless_per_batch,
+        harmful_per_batch=config.data.harmful_per_batch,
+        use_responses=config.data.use_responses,
+        seed=config.seed,
+        too_long=config.data.too_long,  # type: ignore[arg-type]
+    )
+    renderer = read_renderer(config.model)
+    datamodule.connect(renderer, kl_positions=config.loss.kl_positions)  # type: ignore[arg-type]
+    return datamodule
+
+
+def _tell_estimate(estimate: RunEstimate) -> None:
+    for line in estimate_lines(estimate):
+        log.info(line)
+    for sentence in shortage(estimate):
+        log.warning(sentence)
+
+
 def _make_reference(
     config: TrainConfig, chat_model: ChatModel, packing: Packing, trainer: L.Trainer
 ) -> Reference:
@@ -269,7 +298,7 @@ def _give_refusals(
             reference,
             harmful,
             lambda prompt, output: outcome_of(judge, prompt, output) is Outcome.REFUSED,
-            max_new_tokens=32,
+            max_new_tokens=MAX_NEW_TOKENS,
         ),
     )
     log.info(

@@ -78,37 +78,68 @@ class ChatModel:
         Raises:
             UserError: The model is missing, gated, or has no safetensors weights.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         no_bars_in_files()
-        where = {
-            "revision": revision,
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": only_local(name_or_path),
-        }
-        # Only where it is given: transformers asks whether the argument is there, not what it is.
-        quantized = {"quantization_config": quantization_config} if quantization_config else {}
-        with explaining_load_errors(name_or_path):
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, **where)
-            model = AutoModelForCausalLM.from_pretrained(
-                name_or_path,
-                dtype=getattr(torch, dtype),
-                attn_implementation=attn_implementation,
-                use_safetensors=use_safetensors,
-                **quantized,
-                **where,
-            )
-        if tokenizer.pad_token_id is None:
-            # Padding is told from the mask, never from the ids, so the token itself is free.
-            tokenizer.pad_token = tokenizer.eos_token
-        renderer = ChatRenderer(
-            tokenizer,
+        renderer = load_renderer(
+            name_or_path,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
             max_length=max_length,
             system_prompt=system_prompt,
             chat_template_kwargs=chat_template_kwargs,
             template_date=template_date,
         )
-        return cls(model=model.eval(), tokenizer=tokenizer, renderer=renderer)
+        # Only where it is given: transformers asks whether the argument is there, not what it is.
+        quantized = {"quantization_config": quantization_config} if quantization_config else {}
+        with explaining_load_errors(name_or_path):
+            model = AutoModelForCausalLM.from_pretrained(
+                name_or_path,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                local_files_only=only_local(name_or_path),
+                dtype=getattr(torch, dtype),
+                attn_implementation=attn_implementation,
+                use_safetensors=use_safetensors,
+                **quantized,
+            )
+        return cls(model=model.eval(), tokenizer=renderer.tokenizer, renderer=renderer)
+
+
+def load_renderer(
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    max_length: int = 512,
+    system_prompt: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    template_date: str | None = None,
+) -> ChatRenderer:
+    """How prompts become a model's tokens, without its weights; the arguments of `ChatModel.load`.
+
+    Raises:
+        UserError: The model is missing or gated, or has no tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    with explaining_load_errors(name_or_path):
+        tokenizer = AutoTokenizer.from_pretrained(
+            name_or_path,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            local_files_only=only_local(name_or_path),
+        )
+    if tokenizer.pad_token_id is None:
+        # Padding is told from the mask, never from the ids, so the token itself is free.
+        tokenizer.pad_token = tokenizer.eos_token
+    return ChatRenderer(
+        tokenizer,
+        max_length=max_length,
+        system_prompt=system_prompt,
+        chat_template_kwargs=chat_template_kwargs,
+        template_date=template_date,
+    )
 
 
 def load_config(

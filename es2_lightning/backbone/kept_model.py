@@ -77,6 +77,12 @@ class KeptModel:
             self._key, self._as_loaded = key, _AsLoaded.of(loaded.model)
         return loaded
 
+    def nbytes(self, device: torch.device) -> int:
+        """What is kept now on a device, which the next job takes over or frees."""
+        if self._kept is None or self._kept.device != device:
+            return 0
+        return sum(p.nbytes for p in self._kept.model.parameters())
+
     def give_back(self, chat_model: ChatModel) -> None:
         """Take the adapter off, and keep what is below it, if it is what was loaded.
 

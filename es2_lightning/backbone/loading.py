@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from es2_lightning.backbone.adapters import add_lora, leaves_experts_out
-from es2_lightning.backbone.chat_model import ChatModel, load_config
+from es2_lightning.backbone.chat_model import ChatModel, load_config, load_renderer
 from es2_lightning.backbone.checkpointing import enable_checkpointing
 from es2_lightning.backbone.compatibility import (
     check_settings,
@@ -23,6 +23,8 @@ from es2_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from es2_lightning.backbone.chat import ChatRenderer
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,23 @@ def read_depth(settings: ModelSettings) -> int:
             "num_hidden_layers. Say how many: model.num_hidden_layers=<number>."
         )
     return depth
+
+
+def read_renderer(settings: ModelSettings) -> ChatRenderer:
+    """How prompts become the model's tokens; no weights are read.
+
+    Raises:
+        UserError: The model is missing or gated, or has no tokenizer.
+    """
+    return load_renderer(
+        settings.name_or_path,
+        revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
+        max_length=settings.max_length,
+        system_prompt=settings.system_prompt,
+        chat_template_kwargs=settings.chat_template_kwargs,
+        template_date=settings.template_date,
+    )
 
 
 def check_trainable(settings: ModelSettings) -> None:

@@ -54,3 +54,5 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
     seed: int = field(default=0, metadata=at_least(0))
     ckpt_path: str | None = None
+    estimate: bool = False
+    """Tell what the run will take, and stop there."""

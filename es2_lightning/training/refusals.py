@@ -8,6 +8,9 @@ from es2_lightning.backbone.generation import generate
 from es2_lightning.backbone.reference import Reference
 from es2_lightning.prompts.prompt import Prompt
 
+MAX_NEW_TOKENS = 32
+"""Of a refusal."""
+
 
 def collect_refusals(
     reference: Reference,
