@@ -1,4 +1,4 @@
-"""The end of a run that several processes trained: what was trained, saved once and measured once."""
+"""The end of a run that several processes trained: saved once, and measured by one of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVALUATION = "evaluation"
 def save_whole(run: TrainingRun) -> None:
     """Assemble what was trained from all ranks, and write it on the first; collective."""
     model = run.chat_model.model
-    weights = whole_weights(run.module.objective)
+    weights = whole_weights(run.chat_model.model)
     if run.trainer.is_global_zero:
         if hasattr(model, "peft_config"):
             save_adapter(model, run.folder / ADAPTER, weights=weights)

@@ -173,7 +173,7 @@ def save_adapter(
         folder: Where to.
         weights: Its trainable weights by name, where the model's own are shards; None: its own.
     """
-    given = {} if weights is None else {"state_dict": weights}
+    given: dict[str, Any] = {} if weights is None else {"state_dict": weights}
     model.save_pretrained(str(folder), safe_serialization=True, **given)
 
 
