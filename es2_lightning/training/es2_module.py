@@ -226,13 +226,24 @@ class ES2Module(L.LightningModule):
         return self.make_optimizer([p for p in self.parameters() if p.requires_grad])
 
     def _log_batch(self, phase: str, losses: Losses, batch: PairedBatch) -> None:
+        on_epoch = phase != "train"
+        # The figures are of the whole batch on every rank already; Lightning only wants to be told.
+        synchronized = {"sync_dist": on_epoch and self.trainer.world_size > 1}
         self.log_dict(
             {f"{phase}/{name}": value for name, value in batch_metrics(losses).items()},
             batch_size=len(batch.harmful),
-            on_step=phase == "train",
-            on_epoch=phase != "train",
+            on_step=not on_epoch,
+            on_epoch=on_epoch,
+            **synchronized,
         )
-        self.log("kl", losses.kl, prog_bar=True, logger=False, batch_size=len(batch.harmful))
+        self.log(
+            "kl",
+            losses.kl,
+            prog_bar=True,
+            logger=False,
+            batch_size=len(batch.harmful),
+            **synchronized,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Trainable weights only, and what a resumed run needs, in plain containers."""

@@ -58,7 +58,7 @@ class StepCost(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what it cost."""
-        if not self._seconds:
+        if not self._seconds or not trainer.is_global_zero:
             return
         device = pl_module.device
         cost = {

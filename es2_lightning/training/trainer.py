@@ -77,5 +77,6 @@ def _quieten() -> None:
         ".*LeafSpec.*is deprecated.*",  # Between Lightning and torch.
         ".*The number of training batches.*smaller than the logging interval.*",
         ".*is_gradient_checkpointing.*is deprecated.*",  # Between peft and transformers.
+        ".*FSDP2-wrapped module .* returned a view tensor.*",  # Nothing is done to it in place.
     ):
         warnings.filterwarnings("ignore", message=message)
