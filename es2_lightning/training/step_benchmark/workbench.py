@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +15,6 @@ from es2_lightning.backbone.cache_rows import cache_bytes
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.checkpointing import disable_checkpointing, enable_checkpointing
 from es2_lightning.backbone.compiled import compile_blocks
-from es2_lightning.backbone.head import linear_head
-from es2_lightning.backbone.head_statistics import HeadStatistics
 from es2_lightning.backbone.held_outputs import (
     Held,
     HeldHiddenStates,
@@ -29,17 +27,15 @@ from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import (
     AdapterReference,
     CopyReference,
-    HiddenOutputs,
     Reference,
-    ReferenceOutputs,
 )
 from es2_lightning.backbone.reference_cache import CachedReference
 from es2_lightning.backbone.row_store import RowStore
 from es2_lightning.backbone.structure import causal_lm_of
-from es2_lightning.backbone.token_rows import TokenRow
 from es2_lightning.training.batches import PairedBatch
 from es2_lightning.training.objective import ES2Objective
 from es2_lightning.training.settings import LossSettings
+from es2_lightning.training.step_benchmark.cache_on_meta import CacheOnMeta
 from es2_lightning.training.step_benchmark.circuit_breakers_style import (
     circuit_breakers_style_step,
 )
@@ -271,35 +267,3 @@ class Workbench:
         if not way.autocast:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-
-class CacheOnMeta:
-    """What a cache gives, without its values: it cannot hold what has none.
-
-    Args:
-        chat_model: On `meta`.
-        hold: `hidden_states` or `statistics`.
-        width: D.
-    """
-
-    def __init__(self, chat_model: ChatModel, *, hold: str, width: int) -> None:
-        self._chat_model, self._hold, self._width = chat_model, hold, width
-
-    def outputs(self, rows: Sequence[TokenRow]) -> ReferenceOutputs:
-        """Of all output positions of the rows."""
-        number = sum(len(row.output_positions) for row in rows)
-        with torch.device("meta"):
-            if self._hold == "statistics":
-                entropy = torch.empty(number, dtype=torch.float64)
-                return HeadStatistics(entropy, torch.empty(number, self._width))
-            head = linear_head(self._chat_model.model)
-            assert head is not None
-            dtype = causal_lm_of(self._chat_model.model).dtype
-            return HiddenOutputs(torch.empty(number, self._width, dtype=dtype), head)
-
-    def chat_model(self) -> Any:
-        """As that of any reference."""
-        return AdapterReference(self._chat_model).chat_model()
-
-    def root(self) -> None:
-        """It has no weights."""
