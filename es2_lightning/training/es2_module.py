@@ -228,13 +228,13 @@ class ES2Module(L.LightningModule):
     def _log_batch(self, phase: str, losses: Losses, batch: PairedBatch) -> None:
         on_epoch = phase != "train"
         # The figures are of the whole batch on every rank already; Lightning only wants to be told.
-        synchronized = {"sync_dist": on_epoch and self.trainer.world_size > 1}
+        synchronized = on_epoch and self.trainer.world_size > 1
         self.log_dict(
             {f"{phase}/{name}": value for name, value in batch_metrics(losses).items()},
             batch_size=len(batch.harmful),
             on_step=not on_epoch,
             on_epoch=on_epoch,
-            **synchronized,
+            sync_dist=synchronized,
         )
         self.log(
             "kl",
@@ -242,7 +242,7 @@ class ES2Module(L.LightningModule):
             prog_bar=True,
             logger=False,
             batch_size=len(batch.harmful),
-            **synchronized,
+            sync_dist=synchronized,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
