@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from es2_lightning.backbone import kept_model
 from es2_lightning.backbone.loading import load_chat_model
+from es2_lightning.backbone.row_store import drop_memory_stores
 
 from .conftest import SMALL, TINY_EVALUATION, Train
 
@@ -40,6 +41,12 @@ def adapters_equal(one: Path, other: Path) -> bool:
     return all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
+def alone(train: Train, *words: str) -> Path:
+    """A run of its own, as in a process of its own: nothing is there that another held."""
+    drop_memory_stores()
+    return train(*words)
+
+
 def jobs_of(tmp_path: Path) -> list[Path]:
     (sweep,) = tmp_path.glob("outputs/sweeps/*")
     return sorted((path.parent for path in sweep.glob("*/config.yaml")), key=lambda p: int(p.name))
@@ -49,6 +56,7 @@ def test_jobs_share_the_model_and_do_as_runs_of_their_own(
     train: Train, tmp_path: Path, loads: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (*WORDS, "model.reference=cached")
+    drop_memory_stores()
     train("-m", *words, "loss.kl_weight=0.1,1")
     shown = capsys.readouterr().out
     assert len(loads) == 1
@@ -60,8 +68,8 @@ def test_jobs_share_the_model_and_do_as_runs_of_their_own(
     jobs = jobs_of(tmp_path)
     for job, weight in zip(jobs, ("0.1", "1"), strict=True):
         alone = train(*words, f"loss.kl_weight={weight}", f"hydra.run.dir=outputs/alone_{job.name}")
-        assert adapters_equal(job, alone)
-        assert (job / "metrics.jsonl").read_bytes() == (alone / "metrics.jsonl").read_bytes()
+        assert adapters_equal(job, run)
+        assert (job / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     assert not adapters_equal(jobs[0], jobs[1])
     assert "jobs took" not in capsys.readouterr().out
 
@@ -92,8 +100,8 @@ def test_a_failed_job_leaves_nothing_to_the_next(
     assert "2 jobs took" in shown.out
     assert len(loads) == 2
     sweep = jobs_of(tmp_path)[0].parent
-    alone = train(*WORDS, "loss.kl_weight=1", "hydra.run.dir=outputs/alone")
-    assert adapters_equal(sweep / "2", alone)
+    run = alone(train, *WORDS, "loss.kl_weight=1", "hydra.run.dir=outputs/alone")
+    assert adapters_equal(sweep / "2", run)
 
 
 @pytest.mark.slow
@@ -102,12 +110,12 @@ def test_measurements_are_those_of_runs_of_their_own(train: Train, tmp_path: Pat
     train("-m", *words, "loss.kl_weight=0.1,1")
     for job, weight in zip(jobs_of(tmp_path), ("0.1", "1"), strict=True):
         alone = train(*words, f"loss.kl_weight={weight}", f"hydra.run.dir=outputs/alone_{job.name}")
-        assert adapters_equal(job, alone)
-        names = sorted(p.relative_to(alone) for p in (alone / "evaluation").rglob("*"))
+        assert adapters_equal(job, run)
+        names = sorted(p.relative_to(run) for p in (run / "evaluation").rglob("*"))
         assert names == sorted(p.relative_to(job) for p in (job / "evaluation").rglob("*"))
         for name in (*names, Path("metrics.jsonl"), Path("layers.json"), Path("table.txt")):
-            if (alone / name).is_file():
-                assert (job / name).read_bytes() == (alone / name).read_bytes(), name
+            if (run / name).is_file():
+                assert (job / name).read_bytes() == (run / name).read_bytes(), name
 
 
 @pytest.mark.slow
