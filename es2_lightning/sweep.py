@@ -89,20 +89,26 @@ class Sweep:
         self.jobs.append(seconds)
         self.model.give_back(chat_model)
 
-    def summary(self) -> str:
-        """What the jobs took, in a line; the comparison with runs of their own is an estimate."""
-        total = sum(job.total for job in self.jobs)
+    def summary(self, *, start: float) -> str:
+        """What the jobs took, in a line; the comparison with runs of their own is an estimate.
+
+        Args:
+            start: Seconds for imports and checks, which runs of their own take each.
+        """
+        total = start + sum(job.total for job in self.jobs)
         first = self.jobs[0]
-        saved = sum(max(0.0, first.shared - job.shared) for job in self.jobs)
+        saved = start * (len(self.jobs) - 1)
+        saved += sum(max(0.0, first.shared - job.shared) for job in self.jobs)
         words = f"{len(self.jobs)} jobs took {_shown(total)}, {_shown(total / len(self.jobs))} each"
-        if saved <= 0:
+        if len(self.jobs) == 1:
             return f"{words}."
         return (
-            f"{words}. The first one's base model ({_shown(first.loading)} to load), what was "
-            f"found out about it ({_shown(first.finding)}), its reference cache "
-            f"({_shown(first.cache)}) and its measurement ({_shown(first.base)}) served the "
-            f"others: {_shown(saved)} saved. Runs of their own would have taken "
-            f"{(total + saved) / total:.2f} times as long (an estimate from the first one's times)."
+            f"{words}. What the first one did served the others: imports and checks "
+            f"({_shown(start)}), loading the base model ({_shown(first.loading)}), its emergence "
+            f"layer and refusals ({_shown(first.finding)}), its reference cache "
+            f"({_shown(first.cache)}), its measurement ({_shown(first.base)}). {_shown(saved)} "
+            f"were saved: runs of their own would have taken {(total + saved) / total:.2f} times "
+            "as long (an estimate from the first one's times)."
         )
 
 

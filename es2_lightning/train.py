@@ -21,7 +21,7 @@ def _tell_of_sweep() -> None:
         from es2_lightning.sweep import end_sweep
 
         if (sweep := end_sweep()) is not None and sweep.jobs:
-            print(sweep.summary())
+            print(sweep.summary(start=job.check_seconds()))
 
 
 @command(

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 SEVERAL = ("attack", "judge")
 """Config groups of which a config holds several choices."""
+_check_seconds = 0.0
 _composed: ContextVar[DictConfig] = ContextVar("composed_config")
 
 
@@ -35,6 +36,17 @@ def composed_config() -> DictConfig:
 def output_dir() -> Path:
     """The folder into which the job writes, absolute."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def count_check(seconds: float) -> None:
+    """Adds to how long the check of this process's first job took, imports included."""
+    global _check_seconds
+    _check_seconds += seconds
+
+
+def check_seconds() -> float:
+    """How long it took; 0 in a process that a launcher started, which checks none beforehand."""
+    return _check_seconds
 
 
 def sweep_dir() -> Path | None:

@@ -7,6 +7,7 @@ shows before the first one has trained for a night.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -24,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from es2_lightning.config import job as running
 from es2_lightning.config.checking import check_config, explain, to_object
 from es2_lightning.config.groups import ChoiceCheck, Groups
 from es2_lightning.config.loading import config_loader
@@ -97,13 +99,13 @@ class Precheck:
             jobs = list(enumerate(self._jobs(job, parsed)))
         passed = []
         for number, job_words in jobs:
-            with _naming_job(number):
+            with _naming_job(number), _timing(number):
                 passed.append((number, *job(job_words, number=number)))
         if self.check_built is None or not job.runs:
             return
         for number, config, received in passed:
             HydraConfig.instance().set_config(config)
-            with _naming_job(number):
+            with _naming_job(number), _timing(number):
                 self.check_built(received)
 
     def _groups(self, loader: ConfigLoaderImpl, name: str, words: Sequence[str]) -> Groups:
@@ -244,6 +246,17 @@ def _naming_job(number: int | None) -> Iterator[None]:
         if not number:
             raise
         raise UserError(f"Job {number} of the sweep: {error}") from error
+
+
+@contextmanager
+def _timing(number: int | None) -> Iterator[None]:
+    """Counts the first job's time: imports are part of it, and of that of any run of its own."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        if not number:
+            running.count_check(time.monotonic() - began)
 
 
 def _values(override: Override) -> Iterator[str]:

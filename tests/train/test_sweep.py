@@ -67,7 +67,9 @@ def test_jobs_share_the_model_and_do_as_runs_of_their_own(
     assert "2 jobs took" in shown and "times as long (an estimate from the first" in shown
     jobs = jobs_of(tmp_path)
     for job, weight in zip(jobs, ("0.1", "1"), strict=True):
-        alone = train(*words, f"loss.kl_weight={weight}", f"hydra.run.dir=outputs/alone_{job.name}")
+        run = alone(
+            train, *words, f"loss.kl_weight={weight}", f"hydra.run.dir=outputs/alone_{job.name}"
+        )
         assert adapters_equal(job, run)
         assert (job / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     assert not adapters_equal(jobs[0], jobs[1])
@@ -107,9 +109,12 @@ def test_a_failed_job_leaves_nothing_to_the_next(
 @pytest.mark.slow
 def test_measurements_are_those_of_runs_of_their_own(train: Train, tmp_path: Path) -> None:
     words = (*SMALL, *TINY_EVALUATION)
+    drop_memory_stores()
     train("-m", *words, "loss.kl_weight=0.1,1")
     for job, weight in zip(jobs_of(tmp_path), ("0.1", "1"), strict=True):
-        alone = train(*words, f"loss.kl_weight={weight}", f"hydra.run.dir=outputs/alone_{job.name}")
+        run = alone(
+            train, *words, f"loss.kl_weight={weight}", f"hydra.run.dir=outputs/alone_{job.name}"
+        )
         assert adapters_equal(job, run)
         names = sorted(p.relative_to(run) for p in (run / "evaluation").rglob("*"))
         assert names == sorted(p.relative_to(job) for p in (job / "evaluation").rglob("*"))
