@@ -13,3 +13,11 @@ class UserError(ValueError):
 
 class PromptTooLong(UserError):
     """A prompt has more tokens than the model's `max_length`."""
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, in a line: a UserError's words alone, another's after its name."""
+    lines = str(error).strip().splitlines() or [""]
+    if isinstance(error, UserError):
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__

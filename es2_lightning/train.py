@@ -5,23 +5,36 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from pathlib import Path
 
 from es2_lightning.config import job
 from es2_lightning.config.command import command
+from es2_lightning.config.job_record import checkpoint_to_go_on_from, records
 from es2_lightning.config.secrets import save_resolved
+from es2_lightning.config.sweep_start import StartedSweep
 from es2_lightning.config.train_check import check_built, check_train
 from es2_lightning.config.train_schema import TrainConfig
 
 log = logging.getLogger(__name__)
 
 
-def _tell_of_sweep() -> None:
+def _tell_of_job(sweep: Path) -> None:
+    from es2_lightning.reports.sweep_report import write_sweep_files
+
+    write_sweep_files(sweep)
+
+
+def _tell_of_sweep(started: StartedSweep | None) -> None:
     # Imported by its jobs, if they ran in this process.
     if "es2_lightning.sweep" in sys.modules:
         from es2_lightning.sweep import end_sweep
 
         if (sweep := end_sweep()) is not None and sweep.jobs:
             print(sweep.summary(start=job.check_seconds()))
+    if started is not None and records(started.folder):
+        from es2_lightning.reports.sweep_report import show_sweep
+
+        show_sweep(started.folder, since=started.at)
 
 
 @command(
@@ -29,16 +42,18 @@ def _tell_of_sweep() -> None:
     schema=TrainConfig,
     check=check_train,
     check_built=check_built,
+    after_job=_tell_of_job,
     after_jobs=_tell_of_sweep,
     own_values={
         "model": "model=hf model.name_or_path={value}",
         "layers": "layers=list layers.indices={list}",
     },
 )
-def main(config: TrainConfig) -> None:
-    """Compose, build, run, report."""
+def main(config: TrainConfig) -> tuple[float, ...] | None:
+    """Compose, build, run, report; gives the sweep's objectives, if anything was measured."""
     # Heavy imports stand here, so that `--help` and a mistake in the config answer at once.
     from es2_lightning.config.versions import save_versions
+    from es2_lightning.evaluation.headline_figures import headline_figures
     from es2_lightning.reports.run_report import write_report
     from es2_lightning.shared_run import measure_alone, save_whole
     from es2_lightning.sweep import current_sweep
@@ -58,7 +73,7 @@ def main(config: TrainConfig) -> None:
     try:
         # Where several processes train, the first measures alone when the others are through.
         base = None if run.shared else run.measure("base")
-        run.train(ckpt_path=config.ckpt_path)
+        run.train(ckpt_path=checkpoint_to_go_on_from(config.ckpt_path))
         if run.shared:
             save_whole(run)
             comparison = measure_alone(run, config)
@@ -73,6 +88,10 @@ def main(config: TrainConfig) -> None:
     if sweep is not None:
         run.seconds.total = time.monotonic() - began
         sweep.finish(run.chat_model, run.seconds)
+    if comparison is None:
+        return None
+    figures = headline_figures(folder)
+    return tuple(figures[name] for name in config.objectives)
 
 
 def _show_estimate(config: TrainConfig) -> None:

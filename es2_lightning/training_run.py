@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +53,11 @@ if TYPE_CHECKING:
     from es2_lightning.config.train_schema import TrainConfig
     from es2_lightning.evaluation.measurement import Measurement
     from es2_lightning.training.cost.run_estimate import RunEstimate
+    from es2_lightning.training.es2_module import ES2Module
 
 log = logging.getLogger(__name__)
 EVALUATION = "evaluation"
+STAGES = "stages.json"
 
 
 @dataclass
@@ -72,7 +74,7 @@ class TrainingRun:
     chat_model: ChatModel
     reference: Reference
     datamodule: PromptDataModule
-    module: L.LightningModule
+    module: ES2Module
     trainer: L.Trainer
     metrics: RunMetrics
     layers: list[int]
@@ -110,6 +112,9 @@ class TrainingRun:
         if ckpt_path == "last":
             ckpt_path = str(self.folder / "checkpoints" / "last.ckpt")
         fit(self.trainer, self.module, self.datamodule, ckpt_path=ckpt_path)
+        if self.trainer.is_global_zero and self.module.schedule is not None:
+            ends = [asdict(end) for end in self.module.schedule.ends]
+            write_atomically(self.folder / STAGES, json.dumps(ends, indent=1) + "\n")
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, CacheBuild) and callback.cost is not None:
                 self.seconds.cache += callback.cost.seconds

@@ -35,10 +35,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from es2_lightning.config import job
 from es2_lightning.config.checking import explain
+from es2_lightning.config.job_record import run_recorded
 from es2_lightning.config.location import conf_dir
 from es2_lightning.config.precheck import Precheck
 from es2_lightning.config.run_folder import register_resolvers
-from es2_lightning.errors import UserError
+from es2_lightning.config.sweep_start import StartedSweep, take_started_sweep
+from es2_lightning.errors import UserError, first_line
 
 Config = TypeVar("Config")
 
@@ -56,9 +58,10 @@ def command(
     check_built: Callable[[Config], None] | None = None,
     prepare: Callable[[list[str]], list[str]] | None = None,
     own_values: Mapping[str, str] | None = None,
-    after_jobs: Callable[[], None] | None = None,
+    after_job: Callable[[Path], None] | None = None,
+    after_jobs: Callable[[StartedSweep | None], None] | None = None,
     conf: Path | None = None,
-) -> Callable[[Callable[[Config], None]], Callable[..., None]]:
+) -> Callable[[Callable[[Config], Any]], Callable[..., None]]:
     """Makes a function of a config a command.
 
     Args:
@@ -74,7 +77,10 @@ def command(
         own_values: for a config group, how a value of the user's own is written where they took
             the group for the key, with `{value}` or `{list}` for it:
             `{"layers": "layers=list layers.indices={list}"}`.
-        after_jobs: called when the run, or all jobs of a sweep, are over, however they ended.
+        after_job: called with a sweep's folder when a job of it is over, however it ended, in the
+            job's own process. With it, jobs are recorded, and finished ones not run again.
+        after_jobs: called when the run, or all jobs of a sweep, are over, however they ended, with
+            the sweep.
         conf: the config folder; by default the package's.
 
     Returns:
@@ -83,7 +89,7 @@ def command(
     if schema is not None:
         ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
-    def decorate(main: Callable[[Config], None]) -> Callable[..., None]:
+    def decorate(main: Callable[[Config], Any]) -> Callable[..., None]:
         @functools.wraps(main)
         def run(config: Config | None = None) -> None:
             if config is not None:
@@ -102,9 +108,10 @@ def command(
                 check=check,
                 check_built=check_built,
                 own_values=own_values or {},
+                records_jobs=after_job is not None,
             )
             try:
-                status = _run(main, precheck, after_jobs)
+                status = _run(main, precheck, after_job, after_jobs)
             except KeyboardInterrupt:
                 print("Interrupted.", file=sys.stderr)
                 status = INTERRUPTED
@@ -117,7 +124,10 @@ def command(
 
 
 def _run(
-    main: Callable[[Any], None], precheck: Precheck, after_jobs: Callable[[], None] | None
+    main: Callable[[Any], Any],
+    precheck: Precheck,
+    after_job: Callable[[Path], None] | None,
+    after_jobs: Callable[[StartedSweep | None], None] | None,
 ) -> int:
     arguments = get_args_parser().parse_args()
     looks = any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info))
@@ -130,7 +140,7 @@ def _run(
             return MISTAKEN
     register_resolvers(reserve=not looks)
     failures: list[str] = []
-    task = _as_task(main, precheck, failures)
+    task = _as_task(main, precheck, failures, after_job)
     application = hydra.main(
         config_path=str(precheck.conf), config_name=precheck.config_name, version_base="1.3"
     )(task)
@@ -147,32 +157,40 @@ def _run(
             return FAILED
     finally:
         if after_jobs is not None:
-            after_jobs()
+            after_jobs(take_started_sweep())
     if len(failures) > 1 or (failures and arguments.multirun):
         _tell("\n  ".join([f"{len(failures)} of the sweep's jobs failed:", *failures]))
     return FAILED if failures else 0
 
 
 def _as_task(
-    main: Callable[[Any], None], precheck: Precheck, failures: list[str]
-) -> Callable[[DictConfig], None]:
-    """What Hydra calls with each job's config."""
+    main: Callable[[Any], Any],
+    precheck: Precheck,
+    failures: list[str],
+    after_job: Callable[[Path], None] | None,
+) -> Callable[[DictConfig], Any]:
+    """What Hydra calls with each job's config; gives what `main` does, which a sweeper may use."""
 
     @functools.wraps(main)
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> Any:
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             with job.composed(config):
-                # Once more: a sweeper may have chosen values that no check has seen.
-                main(precheck.typed(config))
+
+                def start() -> Any:
+                    # Once more: a sweeper may have chosen values that no check has seen.
+                    return main(precheck.typed(config))
+
+                return start() if after_job is None else run_recorded(start, after_job)
         except Exception as error:
             name = f"Job {HydraConfig.get().job.num}" if in_sweep else "The run"
             words = " ".join(HydraConfig.get().overrides.task)
-            failures.append(f"{name} ({words}): {_summary(error)}")
+            failures.append(f"{name} ({words}): {first_line(error)}")
             _tell_failure(error)
             if in_sweep:
                 # Hydra marks the job as failed and goes on with the others.
                 raise
+            return None
 
     return task
 
@@ -196,11 +214,6 @@ def _tell_failure(error: Exception) -> None:
         _tell(str(error))
     else:
         traceback.print_exception(error)
-
-
-def _summary(error: Exception) -> str:
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return text.splitlines()[0]
 
 
 def _tell(message: str) -> None:

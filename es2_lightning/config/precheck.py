@@ -27,9 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from es2_lightning.config import job as running
 from es2_lightning.config.checking import check_config, explain, to_object
+from es2_lightning.config.config_hash import config_hash
 from es2_lightning.config.groups import ChoiceCheck, Groups
+from es2_lightning.config.job_record import refuse_other_job
 from es2_lightning.config.loading import config_loader
 from es2_lightning.config.overrides import check_key, parse
+from es2_lightning.config.search_space import corners
 from es2_lightning.config.wording import listed
 from es2_lightning.errors import UserError
 
@@ -48,6 +51,7 @@ class Precheck:
         own_values: see `ChoiceCheck`.
         check_built: as `check`, for what only libraries can tell that take seconds to import:
             called last, of a sweep when all jobs have passed all else.
+        records_jobs: whether a job's folder may hold what it left earlier, and nothing else.
     """
 
     conf: Path
@@ -56,6 +60,7 @@ class Precheck:
     check: Callable[[Any], None] | None = None
     own_values: Mapping[str, str] = field(default_factory=dict)
     check_built: Callable[[Any], None] | None = None
+    records_jobs: bool = False
 
     def __call__(self, arguments: argparse.Namespace) -> None:
         """Checks a command line, as parsed by Hydra's own parser.
@@ -121,9 +126,10 @@ class Precheck:
         of_tasks = [o for o in parsed if not o.is_hydra_override()]
         master = job.master(parsed)
         if master.hydra.sweeper._target_ != _BASIC_SWEEPER:
-            # What another sweeper will choose is its own affair; one job stands for all.
-            words = [next(_values(o), "") for o in of_tasks]
-            return [hydra_words + [word for word in words if word]]
+            # What another sweeper will choose is its own affair; some jobs stand for all.
+            job.numbers_are_known = False
+            words = [word for word in (next(_values(o), "") for o in of_tasks) if word]
+            return [hydra_words + words + point for point in corners(master.hydra.sweeper)]
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
         swept = parse(params, job.loader) + of_tasks
         try:
@@ -142,6 +148,7 @@ class _JobCheck:
     name: str
     groups: Groups
     runs: bool
+    numbers_are_known: bool = True
     bases: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
     def __call__(self, words: Sequence[str], *, number: int | None) -> tuple[DictConfig, Any]:
@@ -157,7 +164,13 @@ class _JobCheck:
                 f"The config {self.name} is untyped, so mistakes in it would pass unseen. "
                 f"Accepted: a defaults list that begins with {self.what.config_name}_schema."
             )
-        return config, self.what.typed_quickly(hydra_free) if self.runs else None
+        if not self.runs:
+            return config, None
+        received = self.what.typed_quickly(hydra_free)
+        if self.what.records_jobs and number is not None and self.numbers_are_known:
+            folder = Path(config.hydra.runtime.output_dir)
+            refuse_other_job(config_hash(hydra_free, folder=folder), folder)
+        return config, received
 
     def check_word(self, override: Override, *, parsed: Sequence[Override]) -> None:
         """Checks the group and choice, or the key, of one override."""
@@ -230,10 +243,12 @@ class _JobCheck:
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num = config.hydra.job.id = number or 0
             try:
-                folder = config.hydra.run.dir if number is None else config.hydra.sweep.dir
+                folder = Path(config.hydra.run.dir)
+                if number is not None:
+                    folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
             except OmegaConfBaseException as error:
                 raise UserError(explain(error)) from error
-            config.hydra.runtime.output_dir = str(Path(folder).absolute())
+            config.hydra.runtime.output_dir = str(folder.absolute())
         HydraConfig.instance().set_config(config)
 
 

@@ -4,7 +4,7 @@ As OmegaConf resolvers, cached so that every reading of a config gives the same 
 
     hydra:
       run: {dir: "${run_folder:${ckpt_path}}"}
-      sweep: {dir: "${sweep_folder:}"}
+      sweep: {dir: "${sweep_folder:${ckpt_path}}"}
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from es2_lightning.config import job_record
 from es2_lightning.config.earlier_run import model_name
 from es2_lightning.config.location import package_path
 from es2_lightning.config.model_variant import variant
@@ -55,6 +56,38 @@ def newest_run(root: Path = ROOT) -> Path:
         )
     newest = max(checkpoints, key=lambda path: path.stat().st_mtime)
     return newest.parents[len(LAST_CHECKPOINT.parts) - 1]
+
+
+def sweep_folder(
+    ckpt_path: str | None = None, *, root: Path = ROOT / "sweeps", reserve: bool = True
+) -> Path:
+    """The folder of a sweep.
+
+    Args:
+        ckpt_path: `last` goes on: the folder is that of the newest sweep.
+        root: holds the sweeps' folders.
+        reserve: make the new folder; otherwise only say which it would be.
+
+    Raises:
+        UserError: `last` is asked for and there is no sweep.
+    """
+    return newest_sweep(root) if ckpt_path == "last" else new_folder(root, reserve=reserve)
+
+
+def newest_sweep(root: Path = ROOT / "sweeps") -> Path:
+    """The folder below `root` in which a job began or ended last.
+
+    Raises:
+        UserError: there is none.
+    """
+    jobs = list(root.glob(f"*/*/{job_record.FILE}"))
+    if not jobs:
+        raise UserError(
+            "ckpt_path=last: there is no sweep to go on with. Looked for "
+            f"{root.resolve()}/*/*/{job_record.FILE}. Accepted: hydra.sweep.dir=<the sweep's "
+            "folder>, or a new sweep, without ckpt_path."
+        )
+    return max(jobs, key=lambda path: path.stat().st_mtime).parents[1]
 
 
 def new_folder(root: Path, *, reserve: bool = True) -> Path:
@@ -108,7 +141,7 @@ def register_resolvers(*, reserve: bool) -> None:
     )
     OmegaConf.register_new_resolver(
         "sweep_folder",
-        lambda: str(new_folder(ROOT / "sweeps", reserve=reserve)),
+        lambda ckpt_path=None: str(sweep_folder(ckpt_path, reserve=reserve)),
         use_cache=True,
         replace=True,
     )

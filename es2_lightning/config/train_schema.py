@@ -8,14 +8,19 @@ from typing import Any
 from omegaconf import MISSING
 
 from es2_lightning.backbone.settings import ModelSettings
+from es2_lightning.evaluation.headline_figures import FIGURES
 from es2_lightning.evaluation.settings import EvaluateSettings
-from es2_lightning.ranges import at_least, one_of
+from es2_lightning.ranges import accepts, at_least, one_of
 from es2_lightning.training.settings import (
     LayerSettings,
     LossSettings,
     ScheduleSettings,
     StepSettings,
 )
+
+
+def _are_figures(names: list[str]) -> bool:
+    return bool(names) and set(names) <= FIGURES.keys()
 
 
 @dataclass
@@ -54,5 +59,9 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
     seed: int = field(default=0, metadata=at_least(0))
     ckpt_path: str | None = None
+    objectives: list[str] = field(
+        default_factory=lambda: ["scav_dsr", "capability_kept"],
+        metadata=accepts(f"a list of {' | '.join(FIGURES)}", _are_figures),
+    )
     estimate: bool = False
     """Tell what the run will take, and stop there."""

@@ -1,0 +1,1 @@
+"""Hydra finds plugins below `hydra_plugins` alone."""
