@@ -61,7 +61,7 @@ def main(config: TrainConfig) -> tuple[float, ...] | None:
 
     if config.estimate:
         _show_estimate(config)
-        return
+        return None
     folder = job.output_dir()
     log.info("Selected: %s", job.selected(config))
     save_resolved(job.composed_config(), folder / "config.yaml")

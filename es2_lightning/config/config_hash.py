@@ -11,13 +11,14 @@ from omegaconf import DictConfig, open_dict, read_write
 from es2_lightning.config.secrets import resolved
 
 FOLDER = "<folder>"
+NO_MATTER = ("objectives", "estimate")
+"""Keys that change nothing of what a run leaves."""
 
 
 def config_hash(config: DictConfig, *, folder: Path, seed: bool = True) -> str:
     """16 hex digits of a resolved config: equal for runs that come to the same result.
 
-    Where the run writes, whether it goes on from its own checkpoint, and which of its figures a
-    sweeper is told of, does not count.
+    Where the run writes, and whether it goes on from its own checkpoint, does not count.
 
     Args:
         config: Composed, without Hydra's node.
@@ -28,7 +29,8 @@ def config_hash(config: DictConfig, *, folder: Path, seed: bool = True) -> str:
     with read_write(copy), open_dict(copy):
         if copy.get("ckpt_path") == "last":
             copy.ckpt_path = None
-        copy.pop("objectives", None)
+        for key in NO_MATTER:
+            copy.pop(key, None)
         if not seed:
             copy.seed = 0
     text = json.dumps(resolved(copy), sort_keys=True, default=str)

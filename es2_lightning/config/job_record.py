@@ -38,6 +38,7 @@ class JobRecord:
 
     Attributes:
         number: Of the job, from 0.
+        subdir: Its folder below the sweep's.
         words: Its overrides.
         choices: The selected choice of each config group.
         hash: Of its resolved config.
@@ -52,6 +53,7 @@ class JobRecord:
     """
 
     number: int
+    subdir: str
     words: tuple[str, ...]
     choices: dict[str, str]
     hash: str
@@ -97,9 +99,16 @@ def read(folder: Path) -> JobRecord | None:
 
 
 def records(sweep: Path) -> dict[Path, JobRecord]:
-    """Every job's folder below a sweep's, with its record, in the order of their numbers."""
+    """Every job's folder below a sweep's, with its record, in the order of their numbers.
+
+    Jobs of another sweep, whose folder is below this one, are not among them.
+    """
     found = {path.parent: read(path.parent) for path in sweep.rglob(FILE)}
-    jobs = [(folder, record) for folder, record in found.items() if record is not None]
+    jobs = [
+        (folder, record)
+        for folder, record in found.items()
+        if record is not None and folder.relative_to(sweep) == Path(record.subdir)
+    ]
     return dict(sorted(jobs, key=lambda item: (item[1].number, str(item[0]))))
 
 
@@ -111,7 +120,7 @@ def is_first_rank() -> bool:
 def run_recorded(start: Callable[[], Result], after: Callable[[Path], None]) -> Result:
     """Runs a job and records how it ends; one that finished earlier is not run again.
 
-    A single run is run, and nothing else.
+    A single run is run, and nothing else; so is a job that only estimates what it would take.
 
     Args:
         start: Runs it.
@@ -121,9 +130,10 @@ def run_recorded(start: Callable[[], Result], after: Callable[[Path], None]) -> 
         UserError: The job's folder holds another job.
     """
     sweep, folder = job.sweep_dir(), job.output_dir()
-    if sweep is None or not is_first_rank():
+    only_looks = job.composed_config().get("estimate", False)
+    if sweep is None or only_looks or not is_first_rank():
         return start()
-    record = _new_record(job.composed_config(), folder)
+    record = _new_record(job.composed_config(), folder, sweep)
     earlier = read(folder)
     refuse_other_job(record.hash, folder)
     if earlier is not None and earlier.status == "finished":
@@ -181,9 +191,10 @@ def tell_killed(folder: Path, error: str) -> None:
         _end(record, folder, status="failed", error=error)
 
 
-def _new_record(config: DictConfig, folder: Path) -> JobRecord:
+def _new_record(config: DictConfig, folder: Path, sweep: Path) -> JobRecord:
     return JobRecord(
         number=int(HydraConfig.get().job.num),
+        subdir=os.path.relpath(folder, sweep),
         words=tuple(job.overrides()),
         choices=job.choices(),
         hash=config_hash(config, folder=folder),

@@ -243,8 +243,9 @@ class _JobCheck:
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.job.num = config.hydra.job.id = number or 0
             try:
-                folder = Path(config.hydra.run.dir)
-                if number is not None:
+                if number is None:
+                    folder = Path(config.hydra.run.dir)
+                else:
                     folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
             except OmegaConfBaseException as error:
                 raise UserError(explain(error)) from error

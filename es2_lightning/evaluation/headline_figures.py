@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 RESULTS = Path("evaluation") / "results.json"
 AT_BASE_BUDGET = "relative_shift_at_base_budget_95"
 HALF_YIELD_RATIO = "relative_shift_half_yield_ratio"
+Rows = dict[tuple[str, str], dict[str, Any]]
 
 
 class Figure(NamedTuple):
@@ -37,14 +38,17 @@ FIGURES = {
     "scav_dsr_at_base_budget": Figure(
         "DSR at\nbudget", "SCAV defence rate at the base's 95 % budget, %", True, 1
     ),
-    "half_yield_ratio": Figure(
-        "half-\nyield", "shift that recovers half, as a multiple of the base's", False, 1
-    ),
+    "half_yield_ratio": Figure("half-\nyield", "shift that recovers half, × the base's", False, 1),
     "capability_kept": Figure("cap.\nkept", "harmless answers kept, % of the base's", True, 1),
     "over_refusal": Figure("over-\nref.", "refused though it only looks harmful, %", True, -1),
     "kl": Figure("KL", "KL to the base on harmless prompts, nats", False, -1),
 }
 """Each headline figure by its name."""
+
+
+def are_damaged(run: Path) -> bool:
+    """Whether a run's results are there and cannot be read."""
+    return (run / RESULTS).exists() and _read(run) is None
 
 
 def headline_figures(run: Path) -> dict[str, float]:
@@ -56,12 +60,10 @@ def headline_figures(run: Path) -> dict[str, float]:
     Args:
         run: Holds `evaluation/results.json`; where it does not, or half a file, nothing is known.
     """
-    try:
-        results: dict[str, Any] = json.loads((run / RESULTS).read_text("utf-8"))
-        rows = _headline_rows(results)
-        effective: dict[str, bool] = results["effective"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    found = _read(run)
+    if found is None:
         return dict.fromkeys(FIGURES, math.nan)
+    rows, effective = found
 
     def figure(attack: str, metric: str, side: str = "tuned") -> float:
         return _number((rows.get((attack, metric)) or {}).get(side))
@@ -84,7 +86,16 @@ def headline_figures(run: Path) -> dict[str, float]:
     }
 
 
-def _headline_rows(results: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+def _read(run: Path) -> tuple[Rows, dict[str, bool]] | None:
+    """Rows by attack and metric, and which attacks work on the base; None for half a file."""
+    try:
+        results: dict[str, Any] = json.loads((run / RESULTS).read_text("utf-8"))
+        return _headline_rows(results), dict(results["effective"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+def _headline_rows(results: dict[str, Any]) -> Rows:
     """Rows of the first judge, which heads the report, and of none, over all layers."""
     headline = next(iter(results["measurements"]["tuned"]["judges"]))
     return {

@@ -14,11 +14,13 @@ from typing import Any
 import yaml
 
 from es2_lightning.config.job_record import JobRecord, records
-from es2_lightning.evaluation.headline_figures import FIGURES, headline_figures
+from es2_lightning.evaluation.headline_figures import FIGURES, are_damaged, headline_figures
 
 STAGES = "stages.json"
 LAYERS = "layers.json"
 CONFIG = "config.yaml"
+NO_SETTINGS = ("seed", "ckpt_path", "objectives")
+"""Keys that make no difference between settings."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class SweepRow:
         steps: Of each stage that ended.
         stage_ends: Why each did.
         figures: By the names of FIGURES; NaN for what is not known, or not yet.
+        damaged: Whether its results cannot be read.
     """
 
     folder: Path
@@ -45,6 +48,7 @@ class SweepRow:
     steps: tuple[int, ...]
     stage_ends: tuple[str, ...]
     figures: dict[str, float]
+    damaged: bool
 
     @property
     def label(self) -> str:
@@ -159,7 +163,7 @@ def _row(folder: Path, record: JobRecord, differing: set[str]) -> SweepRow:
         folder=folder,
         record=record,
         varying=tuple(
-            w for w in record.words if w in differing and not w.lstrip("+").startswith("seed=")
+            w for w in record.words if w in differing and w.partition("=")[0] not in NO_SETTINGS
         ),
         layers=",".join(map(str, separated)) if separated else layers,
         kl_weight=(config.get("loss") or {}).get("kl_weight"),
@@ -168,6 +172,7 @@ def _row(folder: Path, record: JobRecord, differing: set[str]) -> SweepRow:
         stage_ends=tuple(end["reason"] for end in ends),
         # What an earlier try left behind is not this one's.
         figures=headline_figures(folder) if finished else dict.fromkeys(FIGURES, math.nan),
+        damaged=finished and are_damaged(folder),
     )
 
 

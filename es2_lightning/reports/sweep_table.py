@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -14,7 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from es2_lightning.evaluation.headline_figures import FIGURES
+from es2_lightning.evaluation.headline_figures import FIGURES, RESULTS
 from es2_lightning.reports.cells import NOT_MEASURED, figure, wrapped
 from es2_lightning.reports.sweep_rows import SettingRow, Spread, SweepRow, pareto_front
 
@@ -24,7 +25,7 @@ COLUMNS = (*ABOUT, *FIGURES, *AFTER)
 SHOWN = ("scav_dsr", "scav_dsr_at_base_budget", "half_yield_ratio", "capability_kept",
          "over_refusal", "kl")  # fmt: skip
 """Figures on the terminal; the CSV has all."""
-VALUES_WIDTH, LAYERS_WIDTH = 22, 8
+VALUES_WIDTH, LAYERS_WIDTH = 24, 8
 CAPTION = (
     "Percent, but for the half-yield (the shift that recovers half of the harmful answers, over "
     "the base's) and the KL (nats, harmless prompts). Capability: harmless prompts answered, over "
@@ -88,12 +89,15 @@ def jobs_table(rows: Sequence[SweepRow]) -> Table:
     """A row for each job; on the front, its first figure is marked."""
     front = front_of(rows)
     seeds = len({row.seed for row in rows}) > 1
-    table = _table("Jobs", ["job", "values", "layers"])
+    # Beside the values, where there are several.
+    layers = len({row.layers for row in rows}) > 1
+    table = _table("Jobs", ["job", "values", *(["layers"] if layers else [])])
     table.caption = escape(CAPTION)
+    width = VALUES_WIDTH - LAYERS_WIDTH * layers
     for i, row in enumerate(rows):
         seed = [f"seed={row.seed}"] if seeds and row.seed is not None else []
-        cells = [str(row.record.number), _values([*row.varying, *seed])]
-        cells += [escape(wrapped(row.layers, LAYERS_WIDTH))]
+        cells = [str(row.record.number), _values([*row.varying, *seed], width)]
+        cells += [escape(wrapped(row.layers, LAYERS_WIDTH))] if layers else []
         if row.record.status == "finished":
             cells += [_shown(row.figures[name], name) for name in SHOWN]
             cells[-len(SHOWN)] += "*" if i in front else " "
@@ -108,7 +112,11 @@ def settings_table(settings: Sequence[SettingRow]) -> Table:
     table = _table("Over seeds: mean ± standard deviation, and range", ["values", "n"])
     for setting in settings:
         cells = [_spread(setting.figures[name], name) for name in SHOWN]
-        table.add_row(_values(setting.first.varying), str(len(setting.rows)), *cells)
+        table.add_row(
+            _values(setting.first.varying, VALUES_WIDTH - LAYERS_WIDTH),
+            str(len(setting.rows)),
+            *cells,
+        )
     return table
 
 
@@ -132,6 +140,15 @@ def summary(rows: Sequence[SweepRow], *, since: float | None = None) -> list[str
         for row in rows
         if row.record.status in ("failed", "interrupted")
     ]
+    lines += [
+        f"Job {row.record.number}: {row.folder / RESULTS} cannot be read; its figures are left out."
+        for row in rows
+        if row.damaged
+    ]
+    if not counted["finished"]:
+        lines.append("No job has finished yet: there are no figures, and there is no picture.")
+    elif all(math.isnan(value) for row in rows for value in row.figures.values()):
+        lines.append("No job has figures, as with evaluate=none: there is no picture.")
     if front_of(rows):
         lines.append(
             "*: on the Pareto front: no other job has a higher SCAV DSR and keeps as much of the "
@@ -163,13 +180,17 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _values(words: Sequence[str]) -> str:
+def _values(words: Sequence[str], width: int) -> str:
     """Overrides under each other, without the groups that their keys are in."""
-    shown = [word.lstrip("+") for word in words]
-    shown = [
-        word.split("=")[0].rpartition(".")[2] + word[len(word.split("=")[0]) :] for word in shown
-    ]
-    return escape("\n".join(wrapped(word, VALUES_WIDTH) for word in shown))
+    return escape("\n".join(wrapped(_short(word), width) for word in words))
+
+
+def _short(word: str) -> str:
+    key, _, value = word.lstrip("+").partition("=")
+    # What Optuna drew has sixteen digits.
+    with contextlib.suppress(ValueError):
+        value = f"{float(value):.4g}" if "." in value else value
+    return f"{key.rpartition('.')[2]}={value}"
 
 
 def _shown(value: float, name: str) -> str:

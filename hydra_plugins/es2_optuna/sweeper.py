@@ -33,6 +33,8 @@ class OptunaStudyConf:
     """
 
     _target_: str = "hydra_plugins.es2_optuna.sweeper.OptunaStudySweeper"
+    # The sampler is made where its seed is known.
+    _recursive_: bool = False
     search_space: dict[str, Any] = field(default_factory=dict)
     n_trials: int = 20
     n_jobs: int = 1

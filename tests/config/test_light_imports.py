@@ -64,6 +64,9 @@ MISTAKES = {
         ["+logger.foo=1"],
         ["+method.foo=1"],
         ["-m", "loss.kl_weight=1,-1"],
+        ["-m", "ckpt_path=last"],
+        ["objectives=[dsr]"],
+        ["sweep=optuna_pareto", "hydra.sweeper.search_space.loss.kl_weight.low=-1"],
     ],
     "es2_lightning.evaluate": [
         *LOOKS,
@@ -96,6 +99,7 @@ MISTAKES = {
         ["adapter=nowhere"],
         ["run=a", "adapter=b"],
     ],
+    "es2_lightning.sweep_report": [*LOOKS, *TYPO, [], ["dir=nowhere"], ["dir=."]],
     "es2_lightning.organism.__main__": [*LOOKS, *TYPO, ["seed=-1"], ["answering.steps=0"]],
 }
 

@@ -90,7 +90,9 @@ def _panel(axes: Axes, rows: Sequence[SweepRow], gain: str, looks: _Looks) -> No
     factor = 100 if FIGURES[gain].share else 1
     points = [(row.figures[PRICE], row.figures[gain]) for row in rows]
     drawn = [(100 * x, factor * (top if math.isinf(y) else y)) for x, y in points]
-    for row, (x, y) in zip(rows, drawn, strict=True):
+    # The smaller ones above the larger.
+    for i in sorted(range(len(rows)), key=lambda i: -looks.area(rows[i].kl_weight)):
+        row, (x, y) = rows[i], drawn[i]
         axes.scatter(
             x,
             y,
@@ -104,10 +106,13 @@ def _panel(axes: Axes, rows: Sequence[SweepRow], gain: str, looks: _Looks) -> No
         )
     front = pareto_front(points)
     axes.plot(*zip(*(drawn[i] for i in front), strict=True), color="black", linewidth=1, zorder=2)
-    for number, i in enumerate(front):
+    labels: dict[tuple[float, float], list[str]] = {}
+    for i in front:
+        labels.setdefault(drawn[i], []).append(str(rows[i].record.number))
+    for number, (point, jobs) in enumerate(labels.items()):
         axes.annotate(
-            str(rows[i].record.number),
-            drawn[i],
+            ", ".join(jobs),
+            point,
             # Neighbours on the front must not write over each other.
             xytext=(5, 6 if number % 2 == 0 else -12),
             textcoords="offset points",
