@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from es2_lightning.atomic_files import write_atomically
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.fingerprint import weights_fingerprint
+from es2_lightning.backbone.head import check_head
 from es2_lightning.backbone.kept_model import KeptModel, model_key
 from es2_lightning.backbone.loading import make_trainable, read_depth, read_renderer
 from es2_lightning.backbone.packing_choice import choose_packing
@@ -204,7 +205,9 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     # Whatever was drawn until here, or was not since it was there: the adapter is the seed's.
     L.seed_everything(config.seed, verbose=False)
     make_trainable(chat_model, config.model)
-    packing = choose_packing(chat_model.model, config.step.packing, datamodule.some_rows())
+    some = datamodule.some_rows()
+    check_head(chat_model.model, some[0].token_ids)
+    packing = choose_packing(chat_model.model, config.step.packing, some)
     reference = _make_reference(config, chat_model, packing, trainer)
     set_up_step(chat_model.model, config.step, packing=packing)
     if config.loss.harmful_kl_weight > 0:

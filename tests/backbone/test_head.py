@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from es2_lightning.backbone.adapters import add_lora
-from es2_lightning.backbone.head import linear_head, logits_of
+from es2_lightning.backbone.head import check_head, linear_head, logits_of
 from es2_lightning.backbone.structure import find_structure
+from es2_lightning.errors import UserError
 
 from ..tiny_models import ARCHITECTURES, Architecture, tiny_chat_model
 
@@ -16,6 +19,9 @@ CAPPED_OR_SCALED = [
     ("gemma2", {"final_logit_softcapping": 0.5}),
     ("cohere", {"logit_scale": 0.25}),
     ("granite", {"logits_scaling": 4.0}),
+    ("hyperclovax", {"logits_scaling": 4.0}),
+    ("recurrent_gemma", {"logits_soft_cap": 0.5}),
+    ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 4, "logit_scale": 0.25}),
 ]
 
 
@@ -37,6 +43,22 @@ def test_the_head_as_tensors_makes_the_models_logits(
     assert head is not None and head.trains
     torch.testing.assert_close(head.logits(hidden[0]), logits)
     torch.testing.assert_close(logits_of(model, hidden[0]), logits)
+
+
+def test_a_model_that_makes_its_logits_otherwise_is_refused() -> None:
+    model = tiny_chat_model().model
+    check_head(add_lora(tiny_chat_model().model), [1, 5, 6])
+    forward = model.forward
+
+    def doubled(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        output.logits = 2 * output.logits
+        return output
+
+    model.forward = doubled
+    with pytest.raises(UserError, match=r"LlamaForCausalLM makes logits .* otherwise"):
+        check_head(model, [1, 5, 6])
+    assert not find_structure(model).final_norm._forward_hooks
 
 
 def test_a_frozen_head_under_an_adapter() -> None:
