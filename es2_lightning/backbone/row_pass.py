@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from es2_lightning.backbone.hidden_states import capture_hidden_states
 from es2_lightning.backbone.layouts import Layout
 from es2_lightning.backbone.packed_attention import running
-from es2_lightning.backbone.structure import causal_lm_of, find_structure
+from es2_lightning.backbone.structure import decoder_of, find_structure
 from es2_lightning.backbone.truncated import truncated
 
 
@@ -67,7 +67,7 @@ def run_rows(
         if truncate and not layout.has_outputs:
             stack.enter_context(truncated(model, deepest))
         stack.enter_context(running(model, layout, dropped_after=deepest))
-        decoder = causal_lm_of(model).get_decoder()
+        decoder = decoder_of(model)
         final = decoder(input_ids=layout.input_ids, use_cache=False, **where).last_hidden_state
     states = {
         layer: captured[layer].flatten(0, 1).index_select(0, layout.last_index) for layer in layers

@@ -49,6 +49,14 @@ def causal_lm_of(model: nn.Module) -> Any:
     return wrapped.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def decoder_of(model: nn.Module) -> Any:
+    """What makes the final norm's output of tokens: a causal LM without its head."""
+    causal_lm = causal_lm_of(model)
+    decoder = causal_lm.get_decoder()
+    # Llama 4's names itself.
+    return find_structure(model).owner if decoder is causal_lm else decoder
+
+
 def give_structure(model: nn.Module, paths: StructureSettings) -> None:
     """Make `find_structure` take these paths of the model instead of searching.
 
