@@ -29,5 +29,6 @@ def make_norms_lean(model: nn.Module) -> int:
     return len(norms)
 
 
-def _recomputed(forward: Any, *args: Any) -> Any:
-    return checkpoint(forward, *args, use_reentrant=False)
+def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    # A norm draws no random numbers, whose state would be read and kept each time.
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
