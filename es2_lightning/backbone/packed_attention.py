@@ -25,6 +25,8 @@ from es2_lightning.backbone.structure import causal_lm_of, find_structure
 
 NAME = "es2_packed"
 """Under which transformers finds it. It has no mask function there, so no mask is made for it."""
+UNTOLD = -1
+"""A sliding window that the model names to its mask alone, which packed attention never sees."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    sliding_window: int | None = None,
+    sliding_window: int | None = UNTOLD,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Each token attends to those before it in its own row, and to the shared prefix.
@@ -142,11 +144,15 @@ def packed_attention(
         key: (1, its heads, N, D).
         value: As `key`.
         attention_mask: None: the layout that runs now says who sees whom.
-        sliding_window: A token sees so many, itself included; None: all before it.
+        sliding_window: A token sees so many, itself included; None: all before it. Left out by
+            models that have no windows.
         **others: What the model hands to its own attention function.
 
     Returns:
         (1, N, H, D), and None where attention weights could stand.
+
+    Raises:
+        ValueError: The model's configuration has windows, and it does not say of which layer.
     """
     this = _RUNNING.get()
     assert this is not None and attention_mask is None
@@ -154,6 +160,10 @@ def packed_attention(
     if layout is None or layout.num_tokens != query.shape[2]:
         layout = this.layout.packed_above
     assert layout is not None and layout.num_tokens == query.shape[2]
+    if sliding_window == UNTOLD:
+        if has_windows(this.model):
+            raise ValueError("its attention is not told the sliding window of its configuration")
+        sliding_window = None
     if sliding_window is not None:
         others["sliding_window"] = sliding_window
     attend = _Attend(module, this.attention, others)
@@ -163,6 +173,19 @@ def packed_attention(
 
 
 AttentionInterface.register(NAME, packed_attention)
+
+
+def has_windows(model: nn.Module) -> bool:
+    """Whether a model's configuration has a sliding window that its prompts can reach beyond."""
+    config = causal_lm_of(model).config.get_text_config(decoder=True)
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    return (
+        window is not None
+        and getattr(config, "use_sliding_window", True)
+        and (kinds is None or "sliding_attention" in kinds)
+        and window < (getattr(config, "max_position_embeddings", None) or window + 1)
+    )
 
 
 def _on_grids(

@@ -53,6 +53,16 @@ def choose_packing(model: nn.Module, wanted: str, rows: Sequence[TokenRow]) -> P
     return "off"
 
 
+def rows_can_end(model: nn.Module, packing: Packing) -> bool:
+    """Whether rows without outputs can end below the last block.
+
+    With `native` packing and any but a variable-length kernel, transformers makes one mask for all
+    blocks before the first, of all rows.
+    """
+    attention = causal_lm_of(model).config._attn_implementation
+    return packing != "native" or attention in KERNELS_FOR_PACKED_ROWS
+
+
 def has_dropout(model: nn.Module) -> bool:
     """Whether a forward pass in train mode draws random numbers."""
     if any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules()):
@@ -101,10 +111,11 @@ def _difference(model: nn.Module, packing: Packing, rows: Sequence[TokenRow]) ->
             layout = lay_out(some, packing=way, share_prefix=way in ("grid", "block_mask"))
             try:
                 outputs = run_rows(model, layout.to(device)).outputs
-            except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            except Exception as error:  # Whatever a model's own code raises.
                 if way == "off":
                     raise
-                return f"{name} refuses packed prompts ({str(error).splitlines()[0]})"
+                why = str(error).partition("\n")[0] or type(error).__name__
+                return f"{name} refuses packed prompts ({why})"
             assert outputs is not None
             found.append(outputs[layout.output_of.to(device)].float())
     plain, packed = found

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from es2_lightning.backbone.hidden_states import last_token_states
 from es2_lightning.backbone.layouts import Layout, Packing, lay_out
-from es2_lightning.backbone.packing_choice import has_dropout
+from es2_lightning.backbone.packing_choice import has_dropout, rows_can_end
 from es2_lightning.backbone.row_pass import RowStates, run_rows
 from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
@@ -191,7 +191,9 @@ class ES2Objective(nn.Module):
             rows,
             packing=self.packing,
             share_prefix=self._shares_prefix(),
-            drop=self.step.truncate and max(read) < self._depth,
+            drop=self.step.truncate
+            and max(read) < self._depth
+            and rows_can_end(self.model, self.packing),
         ).to(self.device)
         # Only the blocks are recomputed: what passes the head keeps no more than its own width.
         recompute = recompute and torch.is_grad_enabled()

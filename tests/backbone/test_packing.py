@@ -13,7 +13,7 @@ from torch import Tensor
 from es2_lightning.backbone.checkpointing import enable_checkpointing
 from es2_lightning.backbone.layouts import Packing, lay_out, shared_prefix_length
 from es2_lightning.backbone.packed_layout import MOST_GRIDS, like_lengths
-from es2_lightning.backbone.packing_choice import choose_packing, has_dropout
+from es2_lightning.backbone.packing_choice import choose_packing, has_dropout, rows_can_end
 from es2_lightning.backbone.row_pass import run_rows
 from es2_lightning.backbone.token_rows import TokenRow
 from es2_lightning.errors import UserError
@@ -177,6 +177,58 @@ def test_states_that_come_out_otherwise_are_noticed() -> None:
     with pytest.raises(UserError, match="other hidden states"):
         choose_packing(model, "native", some_rows())
     assert choose_packing(model, "auto", some_rows()) == "off"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changed"),
+    [
+        ("qwen2_moe", {"use_sliding_window": True, "max_window_layers": 2}),
+        ("phimoe", {"num_local_experts": 2}),
+    ],
+)
+def test_windows_that_attention_is_not_told_forbid_packing(
+    architecture: Any, changed: dict[str, Any]
+) -> None:
+    """Those models name them to their mask alone; the prompts tried are shorter than a window."""
+    short = some_rows((3, 2), prefix=1)
+    model = tiny_chat_model(architecture, sliding_window=6, **changed).model
+    assert choose_packing(model, "auto", short) == "off"
+    with pytest.raises(UserError, match="not told the sliding window"):
+        choose_packing(model, "block_mask", short)
+    beyond = tiny_chat_model(architecture, sliding_window=128, **changed).model
+    assert choose_packing(beyond, "auto", short) == "grid", "no prompt can be so long"
+
+
+def test_whatever_a_model_raises_over_packed_prompts_they_are_padded() -> None:
+    model = tiny_chat_model("llama").model
+    decoder = model.get_decoder()
+    forward = decoder.forward
+
+    def refuse(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+        if position_ids is not None:
+            raise IndexError
+        return forward(*args, **kwargs)
+
+    decoder.forward = refuse
+    assert choose_packing(model, "auto", some_rows()) == "off"
+    with pytest.raises(UserError, match=r"refuses packed prompts \(IndexError\)"):
+        choose_packing(model, "grid", some_rows())
+
+
+def test_rows_end_early_unless_a_mask_of_all_is_made_before_the_first_block() -> None:
+    model = tiny_chat_model("llama").model
+    assert all(rows_can_end(model, packing) for packing in ("off", "grid", "block_mask"))
+    assert not rows_can_end(model, "native")
+    model.config._attn_implementation = "flash_attention_2"
+    assert rows_can_end(model, "native")
+
+
+def test_a_decoder_that_is_named_after_the_whole_model() -> None:
+    chunked = {"num_local_experts": 2, "intermediate_size_mlp": 64, "head_dim": 8}
+    model = tiny_chat_model("llama4_text", **chunked).model  # type: ignore[arg-type]
+    with torch.no_grad():
+        one, _, _ = states_of(model, some_rows(), packing="off")
+    assert one.shape == (5, 32)
 
 
 def test_a_kernel_that_grids_do_not_go_with() -> None:

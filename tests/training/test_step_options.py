@@ -13,7 +13,7 @@ from es2_lightning.backbone.adapters import add_lora
 from es2_lightning.backbone.checkpointing import enable_checkpointing
 from es2_lightning.backbone.compiled import compile_blocks
 from es2_lightning.backbone.layouts import Packing
-from es2_lightning.backbone.lean_norms import make_norms_lean
+from es2_lightning.backbone.lean_norms import _recomputed, make_norms_lean
 from es2_lightning.training.cost.memory import count_bytes
 from es2_lightning.training.settings import StepSettings
 from es2_lightning.training.step_setup import set_up_step
@@ -115,3 +115,17 @@ def test_a_prefix_is_shared_in_eval_mode_though_there_is_dropout() -> None:
             case.chat_model.model.train(training)
             seen.append(objective._shares_prefix())
         assert tuple(seen) == wanted, shared
+
+
+def test_a_native_step_with_a_mask_of_all_rows_is_the_plain_one() -> None:
+    """sdpa finds the rows by one mask for all blocks; rows that ended early would not fit it."""
+    case, plain = (tiny_case("llama", torch.float32, "all") for _ in range(2))
+    assert max(error_of(case, plain, "native", StepSettings(shared_prefix="never"))) < 1e-5
+
+
+def test_lean_norms_take_what_theirs_take() -> None:
+    class Named(torch.nn.Module):
+        def forward(self, x: torch.Tensor, *, gate: float) -> torch.Tensor:
+            return x * gate
+
+    assert float(_recomputed(Named().forward, torch.ones(()), gate=3.0)) == 3
