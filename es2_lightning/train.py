@@ -9,6 +9,7 @@ from pathlib import Path
 
 from es2_lightning.config import job
 from es2_lightning.config.command import command
+from es2_lightning.config.devices import processes_of
 from es2_lightning.config.job_record import checkpoint_to_go_on_from, records
 from es2_lightning.config.secrets import save_resolved
 from es2_lightning.config.sweep_start import StartedSweep
@@ -44,6 +45,7 @@ def _tell_of_sweep(started: StartedSweep | None) -> None:
     check_built=check_built,
     after_job=_tell_of_job,
     after_jobs=_tell_of_sweep,
+    processes=lambda config: 1 if config.estimate else processes_of(config.trainer),
     own_values={
         "model": "model=hf model.name_or_path={value}",
         "layers": "layers=list layers.indices={list}",

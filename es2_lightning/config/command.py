@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,19 +27,19 @@ from typing import Any, TypeVar
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from es2_lightning.config import job
 from es2_lightning.config.checking import explain
-from es2_lightning.config.job_record import run_recorded
+from es2_lightning.config.handed_job import receive
 from es2_lightning.config.location import conf_dir
 from es2_lightning.config.precheck import Precheck
+from es2_lightning.config.process_group import program_of
+from es2_lightning.config.ranks import this_rank
 from es2_lightning.config.run_folder import register_resolvers
+from es2_lightning.config.running import RunningCommand, running
 from es2_lightning.config.sweep_start import StartedSweep, take_started_sweep
-from es2_lightning.errors import UserError, first_line
+from es2_lightning.config.task import as_task, run_beside, run_handed, tell, tell_failure
+from es2_lightning.errors import UserError
 
 Config = TypeVar("Config")
 
@@ -60,6 +59,7 @@ def command(
     own_values: Mapping[str, str] | None = None,
     after_job: Callable[[Path], None] | None = None,
     after_jobs: Callable[[StartedSweep | None], None] | None = None,
+    processes: Callable[[Config], int] | None = None,
     conf: Path | None = None,
 ) -> Callable[[Callable[[Config], Any]], Callable[..., None]]:
     """Makes a function of a config a command.
@@ -81,6 +81,8 @@ def command(
             job's own process. With it, jobs are recorded, and finished ones not run again.
         after_jobs: called when the run, or all jobs of a sweep, are over, however they ended, with
             the sweep.
+        processes: how many processes a config asks for, where it may be several: they are started
+            with the same config, and each runs the function.
         conf: the config folder; by default the package's.
 
     Returns:
@@ -99,7 +101,7 @@ def command(
                 if prepare is not None:
                     sys.argv[1:] = prepare(sys.argv[1:])
             except UserError as error:
-                _tell(str(error))
+                tell(str(error))
                 sys.exit(MISTAKEN)
             precheck = Precheck(
                 conf=conf or conf_dir(),
@@ -111,9 +113,17 @@ def command(
                 records_jobs=after_job is not None,
             )
             try:
-                status = _run(main, precheck, after_job, after_jobs)
+                status = _run(
+                    main,
+                    precheck,
+                    processes=processes,
+                    after_job=after_job,
+                    after_jobs=after_jobs,
+                )
             except KeyboardInterrupt:
-                print("Interrupted.", file=sys.stderr)
+                rank = this_rank()
+                if rank is None or rank.number == 0:
+                    print("Interrupted.", file=sys.stderr)
                 status = INTERRUPTED
             if status:
                 sys.exit(status)
@@ -126,73 +136,54 @@ def command(
 def _run(
     main: Callable[[Any], Any],
     precheck: Precheck,
+    *,
+    processes: Callable[[Any], int] | None,
     after_job: Callable[[Path], None] | None,
     after_jobs: Callable[[StartedSweep | None], None] | None,
 ) -> int:
+    command = RunningCommand(program_of(main.__module__))
+    if (handed := receive()) is not None:
+        task = as_task(main, precheck, command, processes=processes, after_job=after_job, handed=handed)
+        with running(command):
+            return run_handed(handed, task, precheck)
     arguments = get_args_parser().parse_args()
     looks = any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info))
+    rank = this_rank()
+    beside = rank is not None and rank.number > 0
     if not (arguments.hydra_help or arguments.shell_completion or arguments.experimental_rerun):
         register_resolvers(reserve=False)
         try:
             precheck(arguments)
         except UserError as error:
-            _tell(str(error))
+            if not beside:  # The first one finds the same.
+                tell(str(error))
             return MISTAKEN
-    register_resolvers(reserve=not looks)
-    failures: list[str] = []
-    task = _as_task(main, precheck, failures, after_job)
+    register_resolvers(reserve=not (looks or beside))
+    task = as_task(main, precheck, command, processes=processes, after_job=after_job)
     application = hydra.main(
         config_path=str(precheck.conf), config_name=precheck.config_name, version_base="1.3"
     )(task)
     try:
-        with _hydra_raises():
-            application()
+        with _hydra_raises(), running(command):
+            if rank is not None and beside and not looks:
+                run_beside(rank, task, precheck, arguments)
+            else:
+                application()
     except Exception as error:
         if looks and isinstance(error, OmegaConfBaseException):
-            _tell(explain(error))
+            tell(explain(error))
             return MISTAKEN
-        if not failures:
+        if not command.failures:
             # Raised outside a job, or in a job of another process.
-            _tell_failure(error)
+            tell_failure(error)
             return FAILED
     finally:
         if after_jobs is not None:
             after_jobs(take_started_sweep())
+    failures = command.failures
     if len(failures) > 1 or (failures and arguments.multirun):
-        _tell("\n  ".join([f"{len(failures)} of the sweep's jobs failed:", *failures]))
+        tell("\n  ".join([f"{len(failures)} of the sweep's jobs failed:", *failures]))
     return FAILED if failures else 0
-
-
-def _as_task(
-    main: Callable[[Any], Any],
-    precheck: Precheck,
-    failures: list[str],
-    after_job: Callable[[Path], None] | None,
-) -> Callable[[DictConfig], Any]:
-    """What Hydra calls with each job's config; gives what `main` does, which a sweeper may use."""
-
-    @functools.wraps(main)
-    def task(config: DictConfig) -> Any:
-        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        try:
-            with job.composed(config):
-
-                def start() -> Any:
-                    # Once more: a sweeper may have chosen values that no check has seen.
-                    return main(precheck.typed(config))
-
-                return start() if after_job is None else run_recorded(start, after_job)
-        except Exception as error:
-            name = f"Job {HydraConfig.get().job.num}" if in_sweep else "The run"
-            words = " ".join(HydraConfig.get().overrides.task)
-            failures.append(f"{name} ({words}): {first_line(error)}")
-            _tell_failure(error)
-            if in_sweep:
-                # Hydra marks the job as failed and goes on with the others.
-                raise
-            return None
-
-    return task
 
 
 @contextmanager
@@ -207,15 +198,3 @@ def _hydra_raises() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
-
-
-def _tell_failure(error: Exception) -> None:
-    if isinstance(error, UserError):
-        _tell(str(error))
-    else:
-        traceback.print_exception(error)
-
-
-def _tell(message: str) -> None:
-    sys.stdout.flush()
-    print(f"Error: {message}", file=sys.stderr)

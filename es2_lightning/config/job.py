@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 SEVERAL = ("attack", "judge")
 """Config groups of which a config holds several choices."""
@@ -47,6 +47,15 @@ def count_check(seconds: float) -> None:
 def check_seconds() -> float:
     """How long it took; 0 in a process that a launcher started, which checks none beforehand."""
     return _check_seconds
+
+
+def set_output_dir(folder: Path) -> None:
+    """Says into which folder the job writes: to a process for which another has decided it."""
+    config: Any = HydraConfig.instance().cfg
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.runtime.output_dir = str(folder)
+        if config.hydra.mode == RunMode.RUN:
+            config.hydra.run.dir = str(folder)
 
 
 def sweep_dir() -> Path | None:

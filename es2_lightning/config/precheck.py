@@ -32,6 +32,7 @@ from es2_lightning.config.groups import ChoiceCheck, Groups
 from es2_lightning.config.job_record import refuse_other_job
 from es2_lightning.config.loading import config_loader
 from es2_lightning.config.overrides import check_key, parse
+from es2_lightning.config.ranks import this_rank
 from es2_lightning.config.search_space import corners
 from es2_lightning.config.wording import listed
 from es2_lightning.errors import UserError
@@ -101,6 +102,7 @@ class Precheck:
             _refuse_several_values(parsed)
             jobs: list[tuple[int | None, list[str]]] = [(None, words)]
         else:
+            _refuse_ranks()
             jobs = list(enumerate(self._jobs(job, parsed)))
         passed = []
         for number, job_words in jobs:
@@ -293,6 +295,16 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 def _only_looks(arguments: argparse.Namespace) -> bool:
     return bool(arguments.help or arguments.cfg or arguments.info)
+
+
+def _refuse_ranks() -> None:
+    rank = this_rank()
+    if rank is not None and rank.world > 1:
+        raise UserError(
+            f"This process is one of {rank.world} that torchrun or srun started, and each would "
+            "run the whole sweep. Accepted: -m without them, which starts the processes of each "
+            "job; or a run without -m."
+        )
 
 
 def _refuse_several_values(parsed: Sequence[Override]) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from es2_lightning.backbone.model_folder import depth_of, read_config_json
 from es2_lightning.backbone.settings_check import check_gpu, check_mode, check_values
+from es2_lightning.config.devices import processes_of
 from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import read_prompts
 from es2_lightning.config.objects import build_optimizer, check_number, check_words
+from es2_lightning.config.ranks import this_rank
 from es2_lightning.config.train_schema import TrainConfig
 from es2_lightning.errors import UserError
 from es2_lightning.training.layer_sets import select_layers
@@ -48,6 +50,8 @@ def check_built(config: TrainConfig) -> None:
         UserError: A value that the optimizer, the trainer or an attack does not take, a model that
             cannot be loaded or trained as was set.
     """
+    if this_rank() is None:
+        processes_of(config.trainer)
     build_optimizer(config.optimizer)
     check_gpu(config.model)
     from es2_lightning.training.trainer import make_trainer
