@@ -38,7 +38,14 @@ from es2_lightning.config.ranks import this_rank
 from es2_lightning.config.run_folder import register_resolvers
 from es2_lightning.config.running import RunningCommand, running
 from es2_lightning.config.sweep_start import StartedSweep, take_started_sweep
-from es2_lightning.config.task import as_task, run_beside, run_handed, tell, tell_failure
+from es2_lightning.config.task import (
+    VERSION_BASE,
+    as_task,
+    run_beside,
+    run_handed,
+    tell,
+    tell_failure,
+)
 from es2_lightning.errors import UserError
 
 Config = TypeVar("Config")
@@ -161,7 +168,7 @@ def _run(
     register_resolvers(reserve=not (looks or beside))
     task = as_task(main, precheck, command, processes=processes, after_job=after_job)
     application = hydra.main(
-        config_path=str(precheck.conf), config_name=precheck.config_name, version_base="1.3"
+        config_path=str(precheck.conf), config_name=precheck.config_name, version_base=VERSION_BASE
     )(task)
     try:
         with _hydra_raises(), running(command):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from es2_lightning.errors import UserError
@@ -91,6 +92,8 @@ def receive() -> HandedJob | None:
     if folder is None or parent is None:
         return None
     _end_with(int(parent))
+    # Finding them executes their modules anew, with classes that are not those of before.
+    Plugins.instance()
     config, hydra = pickle.loads((Path(folder) / _JOB).read_bytes())
     return HandedJob(Path(folder), config, hydra)
 

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log, env_override, run_job
+from hydra.core.utils import JobStatus, configure_log, env_override, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -40,6 +41,8 @@ from es2_lightning.config.running import RunningCommand
 from es2_lightning.config.secrets import resolved
 from es2_lightning.errors import UserError
 
+VERSION_BASE = "1.3"
+"""Hydra's defaults are those of this version."""
 Task = Callable[[DictConfig], Any]
 
 
@@ -95,14 +98,19 @@ def run_handed(handed: HandedJob, task: Task, precheck: Precheck) -> int:
     """Runs the job for which this process was started; gives its exit status."""
     rank = this_rank() if handed.hydra is not None else None
     number = 0 if rank is None else rank.number
+    version.setbase(VERSION_BASE)
     nothing = argparse.Namespace(config_path=None, config_dir=None)
     try:
         with config_loader(precheck.conf, nothing, task_name=precheck.config_name) as loader:
             if rank is None:
                 context = HydraContext(config_loader=loader, callbacks=Callbacks(handed.config))
-                returned = run_job(
+                ended = run_job(
                     task, handed.config, "hydra.sweep.dir", "hydra.sweep.subdir", context
-                ).return_value
+                )
+                # `return_value` would say that it failed, which the task has done.
+                returned = ended._return_value
+                if ended.status == JobStatus.FAILED:
+                    raise returned
             else:
                 whole: Any = handed.hydra
                 HydraConfig.instance().cfg = whole
@@ -126,6 +134,7 @@ def run_beside(rank: Rank, task: Task, precheck: Precheck, arguments: argparse.N
     The first one runs it as Hydra does. The others make no folder and write nothing.
     """
     hush(rank)
+    version.setbase(VERSION_BASE)
     with config_loader(precheck.conf, arguments, task_name=precheck.config_name) as loader:
         name = arguments.config_name or precheck.config_name
         config = loader.load_configuration(name, list(arguments.overrides), RunMode.RUN)

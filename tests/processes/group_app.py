@@ -55,9 +55,7 @@ def main(config: Together) -> Any:
     log.info("Logged by rank %d", rank)
     log.warning("Warned by rank %d", rank)
     total = _sum_of_ranks(rank, world) if world > 1 else 0
-    if config.fails and rank == config.at % world:
-        _fail(config.fails, folder)
-    elif config.fails in ("hang", "wait"):
+    if (config.fails and rank == config.at % world) or config.fails in ("hang", "wait"):
         _fail(config.fails, folder)
     elif config.fails and world > 1:
         _sum_of_ranks(rank, world)  # For ever, if nobody ended it.
