@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The exception that stands for a user's mistake, and what is told of others."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ class PromptTooLong(UserError):
     """A prompt has more tokens than the model's `max_length`."""
 
 
+class JobFailed(RuntimeError):
+    """A job failed in another process; the message is its sentence.
+
+    Attributes:
+        report: What to show of it.
+    """
+
+    def __init__(self, sentence: str, report: str = "") -> None:
+        super().__init__(sentence)
+        self.report = report or f"Error: {sentence}"
+
+
 def first_line(error: BaseException) -> str:
-    """What went wrong, in a line: a UserError's words alone, another's after its name."""
+    """What went wrong, in a line: an own error's words alone, another's after its name."""
     lines = str(error).strip().splitlines() or [""]
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, JobFailed)):
         return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines[0] else type(error).__name__

@@ -150,7 +150,9 @@ def _run(
 ) -> int:
     command = RunningCommand(program_of(main.__module__))
     if (handed := receive()) is not None:
-        task = as_task(main, precheck, command, processes=processes, after_job=after_job, handed=handed)
+        task = as_task(
+            main, precheck, command, processes=processes, after_job=after_job, handed=handed
+        )
         with running(command):
             return run_handed(handed, task, precheck)
     arguments = get_args_parser().parse_args()

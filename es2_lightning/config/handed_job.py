@@ -21,7 +21,7 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
-from es2_lightning.errors import UserError
+from es2_lightning.errors import JobFailed, UserError, first_line
 
 _FOLDER, _PARENT = "ES2_HANDED_JOB", "ES2_PARENT"
 _JOB = "job.pkl"
@@ -62,18 +62,6 @@ class Outcome:
     time: float = 0.0
     interrupted: bool = False
     status: int = 0
-
-
-class JobFailed(RuntimeError):
-    """A job failed in another process; the message is its sentence.
-
-    Attributes:
-        report: What to show of it.
-    """
-
-    def __init__(self, sentence: str, report: str = "") -> None:
-        super().__init__(sentence)
-        self.report = report or f"Error: {sentence}"
 
 
 def hand_over(folder: Path, config: DictConfig, hydra: DictConfig | None) -> dict[str, str]:
@@ -126,25 +114,19 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, SystemExit):
         status = status_of(error)
         return Outcome(None, f"it ended with status {status}", "", time.time(), status=status)
-    sentence = summary(error)
     report = (
         f"Error: {error}"
         if isinstance(error, UserError)
         else "".join(traceback.format_exception(error))
     )
-    return Outcome(None, sentence, report, time.time(), isinstance(error, KeyboardInterrupt))
+    return Outcome(
+        None, first_line(error), report, time.time(), isinstance(error, KeyboardInterrupt)
+    )
 
 
 def status_of(error: SystemExit) -> int:
     """The exit status that `sys.exit` asks for."""
     return error.code if isinstance(error.code, int) else int(error.code is not None)
-
-
-def summary(error: BaseException) -> str:
-    """An error in a line."""
-    by_itself = isinstance(error, (UserError, JobFailed))
-    text = str(error) if by_itself else f"{type(error).__name__}: {error}"
-    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def _end_with(parent: int) -> None:

@@ -17,10 +17,10 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from es2_lightning.config.devices import on_cpu, processes_of, shares
-from es2_lightning.config.handed_job import JobFailed
+from es2_lightning.config.job_record import tell_killed
 from es2_lightning.config.process_group import ProcessGroup, forwarding, threads_each
 from es2_lightning.config.running import running_command
-from es2_lightning.errors import UserError
+from es2_lightning.errors import JobFailed, UserError
 
 log = logging.getLogger(__name__)
 TERMINAL = "terminal.txt"
@@ -173,6 +173,7 @@ def _end(ended: _Running, count: str, *, told: bool) -> JobReturn:
         failed = error if isinstance(error, JobFailed) else JobFailed(f"it ended with {error!r}")
         returned.return_value = failed
         returned.status = JobStatus.FAILED
+        tell_killed(job.folder, str(failed))
         if told:
             running_command().fail(job.number, job.words, str(failed))
             lines = (job.folder / TERMINAL).read_text("utf-8", "replace").splitlines()

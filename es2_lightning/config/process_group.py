@@ -26,7 +26,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from es2_lightning.config.handed_job import JobFailed, Outcome, hand_over, outcome
+from es2_lightning.config.handed_job import Outcome, hand_over, outcome
+from es2_lightning.errors import JobFailed
 
 FORWARDED = tuple(
     getattr(signal, name)

@@ -25,13 +25,12 @@ from omegaconf import DictConfig, open_dict, read_write
 from es2_lightning.config import job
 from es2_lightning.config.handed_job import (
     HandedJob,
-    JobFailed,
     Outcome,
     failure,
     hand_back,
     status_of,
-    summary,
 )
+from es2_lightning.config.job_record import run_recorded
 from es2_lightning.config.loading import config_loader
 from es2_lightning.config.precheck import Precheck
 from es2_lightning.config.process_group import ProcessGroup, run_group
@@ -39,7 +38,7 @@ from es2_lightning.config.rank_agreement import RankAgreement
 from es2_lightning.config.ranks import Rank, hush, this_rank
 from es2_lightning.config.running import RunningCommand
 from es2_lightning.config.secrets import resolved
-from es2_lightning.errors import UserError
+from es2_lightning.errors import JobFailed, UserError, first_line
 
 VERSION_BASE = "1.3"
 """Hydra's defaults are those of this version."""
@@ -52,15 +51,17 @@ def as_task(
     running: RunningCommand,
     *,
     processes: Callable[[Any], int] | None,
+    after_job: Callable[[Path], None] | None,
     handed: HandedJob | None = None,
 ) -> Task:
-    """What Hydra calls with each job's config.
+    """What Hydra calls with each job's config; gives what `main` does, which a sweeper may use.
 
     Args:
         main: The command's function.
         precheck: What it accepts.
         running: The command.
         processes: How many processes a config asks for.
+        after_job: Called with a sweep's folder when a job of it is over; see `run_recorded`.
         handed: What this process was started for, if another one has the word.
     """
     is_rank = handed is not None and handed.hydra is not None
@@ -73,18 +74,21 @@ def as_task(
                 rank = this_rank()
                 if rank is not None and rank.world > 1:
                     _agree(rank, config, handed.folder if handed is not None else None)
-                # Once more: a sweeper may have chosen values that no check has seen.
-                received = precheck.typed(config)
-                count = processes(received) if processes is not None and rank is None else 1
-                if count > 1:
-                    return _share(config, count, running)
-                return main(received)
+
+                def start() -> Any:
+                    # Once more: a sweeper may have chosen values that no check has seen.
+                    received = precheck.typed(config)
+                    count = processes(received) if processes is not None and rank is None else 1
+                    return _share(config, count, running) if count > 1 else main(received)
+
+                # Who started ranks records the job.
+                return start() if after_job is None or is_rank else run_recorded(start, after_job)
         except Exception as error:
             if is_rank:
                 raise  # Who started it tells.
             hydra = HydraConfig.get()
             words = " ".join(hydra.overrides.task)
-            running.fail(hydra.job.num if in_sweep else None, words, summary(error))
+            running.fail(hydra.job.num if in_sweep else None, words, first_line(error))
             tell_failure(error)
             if in_sweep:
                 # Hydra marks the job as failed and goes on with the others.
