@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -129,3 +130,21 @@ def test_lean_norms_take_what_theirs_take() -> None:
             return x * gate
 
     assert float(_recomputed(Named().forward, torch.ones(()), gate=3.0)) == 3
+
+
+@pytest.mark.parametrize("change", [make_norms_lean, compile_blocks])
+def test_a_copy_computes_with_its_own_weights(
+    change: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attack fine-tunes a copy of what was trained: not the original's blocks."""
+    # As torch.compile does: a function around the forward, which deepcopy takes as it is.
+    monkeypatch.setattr(torch, "compile", lambda f, **_: lambda *args, **kwargs: f(*args, **kwargs))
+    model = add_lora(tiny_chat_model().model)
+    change(model)
+    copied, ids = copy.deepcopy(model), torch.arange(3, 9)[None]
+    for parameter in copied.get_decoder().parameters():
+        parameter.data.mul_(2)
+    fresh = add_lora(tiny_chat_model().model)
+    fresh.load_state_dict(copied.state_dict())
+    with torch.no_grad():
+        assert torch.equal(copied(input_ids=ids).logits, fresh(input_ids=ids).logits)
