@@ -43,7 +43,6 @@ from .conftest import Train
         ),
         (["trainer.max_epochs=3"], "Did you mean schedule.max_epochs?"),
         (["trainer.micro_batch=0"], "trainer"),
-        (["trainer.devices=2"], "a run trains on one device"),
         (["judge=[]"], "loss.harmful_kl_weight needs a judge"),
         (["seed=-1"], "seed=-1 is not accepted"),
         (["ckpt_path=nosuch.ckpt"], "ckpt_path=nosuch.ckpt: no such file"),
