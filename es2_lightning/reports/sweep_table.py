@@ -25,7 +25,7 @@ COLUMNS = (*ABOUT, *FIGURES, *AFTER)
 SHOWN = ("scav_dsr", "scav_dsr_at_base_budget", "half_yield_ratio", "capability_kept",
          "over_refusal", "kl")  # fmt: skip
 """Figures on the terminal; the CSV has all."""
-VALUES_WIDTH, LAYERS_WIDTH = 24, 8
+VALUES_WIDTH, LAYERS_WIDTH = 22, 7
 CAPTION = (
     "Percent, but for the half-yield (the shift that recovers half of the harmful answers, over "
     "the base's) and the KL (nats, harmless prompts). Capability: harmless prompts answered, over "
@@ -189,7 +189,7 @@ def _short(word: str) -> str:
     key, _, value = word.lstrip("+").partition("=")
     # What Optuna drew has sixteen digits.
     with contextlib.suppress(ValueError):
-        value = f"{float(value):.4g}" if "." in value else value
+        value = f"{float(value):.3g}" if "." in value else value
     return f"{key.rpartition('.')[2]}={value}"
 
 
