@@ -85,9 +85,7 @@ def test_new_values_at_the_end_run_alone(toy: Toy) -> None:
     assert toy("-m", "x=1,2,3", "y=5,6", "ckpt_path=last") == ["4 3 None", "5 3 None"]
 
 
-def test_a_folder_with_another_run_is_refused(
-    toy: Toy, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_with_another_run_is_refused(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine/0").mkdir(parents=True)
     Path("mine/0/config.yaml").touch()
     assert toy("-m", "x=1,2", "hydra.sweep.dir=mine", status=2) == []

@@ -60,7 +60,9 @@ def main(config: ToySweep) -> tuple[float, ...] | None:
         raise UserError(f"x={config.x:g} is bad\nand a second line")
     if config.kind == "interrupted" and not Path("calm.txt").exists():
         raise KeyboardInterrupt
-    return None if config.kind == "silent" else (config.x, float("nan") if config.y < 0 else config.y)
+    return (
+        None if config.kind == "silent" else (config.x, float("nan") if config.y < 0 else config.y)
+    )
 
 
 if __name__ == "__main__":

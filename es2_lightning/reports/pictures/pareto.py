@@ -26,7 +26,7 @@ SMALLEST, LARGEST = 30.0, 170.0
 def draw(rows: Sequence[SweepRow]) -> Figure | None:
     """Two panels over the capability kept: SCAV's defence rate, and the half-yield multiple.
 
-    Colours and markers are layer sets, sizes are KL weights; a line joins what no other job beats.
+    Colours and markers are layer sets, sizes are KL weights; a line of steps joins what no other job beats.
     None where no job has the figures.
     """
     known = [row for row in rows if not math.isnan(row.figures[PRICE])]
@@ -105,7 +105,9 @@ def _panel(axes: Axes, rows: Sequence[SweepRow], gain: str, looks: _Looks) -> No
             zorder=3,
         )
     front = pareto_front(points)
-    axes.plot(*zip(*(drawn[i] for i in front), strict=True), color="black", linewidth=1, zorder=2)
+    # As steps: what lies between two jobs was not run.
+    line = list(zip(*(drawn[i] for i in front), strict=True))
+    axes.plot(*line, color="black", linewidth=1, drawstyle="steps-pre", zorder=2)
     labels: dict[tuple[float, float], list[str]] = {}
     for i in front:
         labels.setdefault(drawn[i], []).append(str(rows[i].record.number))
@@ -121,8 +123,8 @@ def _panel(axes: Axes, rows: Sequence[SweepRow], gain: str, looks: _Looks) -> No
     if infinite:
         axes.axhline(top, color="#7f7f7f", linestyle=":", linewidth=1)
         axes.annotate(
-            "no shift that was tried", (0.02, top), xycoords=("axes fraction", "data"),
-            xytext=(0, 4), textcoords="offset points", fontsize=8,
+            "no shift that was tried", (0.98, top), xycoords=("axes fraction", "data"),
+            xytext=(0, 4), textcoords="offset points", fontsize=8, ha="right",
         )  # fmt: skip
     if gain == "half_yield_ratio":
         axes.axhline(1, color="#7f7f7f", linestyle="--", linewidth=1)
