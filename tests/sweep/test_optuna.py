@@ -131,7 +131,8 @@ def test_the_space_is_read_in_optunas_words() -> None:
         Dimension("n", low=1, high=9, whole=True, step=2),
         Dimension("group", choices=("one", None, True)),
     ]
-    assert words({"a": None, "b": True, "c": 1e-7, "d": "x"}) == ["a=null", "b=true", "c=1e-07", "d=x"]  # fmt: skip
+    point = {"a": None, "b": True, "c": 1e-7, "d": "x"}
+    assert words(point) == ["a=null", "b=true", "c=1e-07", "d=x"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A command that takes no time, with jobs that fail and that are interrupted as they are told to."""
+"""A command that takes no time, with jobs that fail or are interrupted as they are told."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ SMALLEST, LARGEST = 30.0, 170.0
 def draw(rows: Sequence[SweepRow]) -> Figure | None:
     """Two panels over the capability kept: SCAV's defence rate, and the half-yield multiple.
 
-    Colours and markers are layer sets, sizes are KL weights; a line of steps joins what no other job beats.
-    None where no job has the figures.
+    Colours and markers are layer sets, sizes are KL weights; a line of steps joins what no other
+    job beats. None where no job has the figures.
     """
     known = [row for row in rows if not math.isnan(row.figures[PRICE])]
     gains = [name for name in GAINS if any(not math.isnan(r.figures[name]) for r in known)]
