@@ -24,8 +24,23 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Without it a machine that goes down may forget the new name."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # Windows opens no folders.
+    try:
+        os.fsync(opened)
+    except OSError:
+        pass  # Some file systems do not sync folders.
+    finally:
+        os.close(opened)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from es2_lightning.config import job
 from es2_lightning.config.command import command
 from es2_lightning.config.devices import processes_of
-from es2_lightning.config.job_record import checkpoint_to_go_on_from, records
+from es2_lightning.config.going_on import checkpoint_to_go_on_from, telling_how_to_go_on
+from es2_lightning.config.job_record import records
 from es2_lightning.config.secrets import save_resolved
 from es2_lightning.config.sweep_start import StartedSweep
 from es2_lightning.config.train_check import check_built, check_train
 from es2_lightning.config.train_schema import TrainConfig
+from es2_lightning.stopping import stop_signals
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,11 @@ def _tell_of_sweep(started: StartedSweep | None) -> None:
 )
 def main(config: TrainConfig) -> tuple[float, ...] | None:
     """Compose, build, run, report; gives the sweep's objectives, if anything was measured."""
+    with stop_signals.heeded(), telling_how_to_go_on():
+        return _run(config)
+
+
+def _run(config: TrainConfig) -> tuple[float, ...] | None:
     # Heavy imports stand here, so that `--help` and a mistake in the config answer at once.
     from es2_lightning.config.versions import save_versions
     from es2_lightning.evaluation.headline_figures import headline_figures
@@ -69,13 +76,16 @@ def main(config: TrainConfig) -> tuple[float, ...] | None:
     save_resolved(job.composed_config(), folder / "config.yaml")
     save_versions(folder / "versions.json", seed=config.seed)
 
+    checkpoint = checkpoint_to_go_on_from(config.ckpt_path)
     began = time.monotonic()
     sweep = current_sweep()
     run = build_run(config, folder, sweep=sweep)
     try:
+        if checkpoint is not None:
+            run.check(checkpoint)
         # Where several processes train, the first measures alone when the others are through.
         base = None if run.shared else run.measure("base")
-        run.train(ckpt_path=checkpoint_to_go_on_from(config.ckpt_path))
+        run.train(ckpt_path=checkpoint)
         if run.shared:
             save_whole(run)
             comparison = measure_alone(run, config)

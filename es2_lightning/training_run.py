@@ -20,6 +20,7 @@ from es2_lightning.backbone.fingerprint import weights_fingerprint
 from es2_lightning.backbone.head import check_head
 from es2_lightning.backbone.kept_model import KeptModel, model_key
 from es2_lightning.backbone.loading import make_trainable, read_depth, read_renderer
+from es2_lightning.backbone.model_identity import model_identity
 from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
 from es2_lightning.backbone.reference_cache import make_cached_reference
@@ -38,6 +39,7 @@ from es2_lightning.evaluation_run import BASE, build_evaluator
 from es2_lightning.reports.estimate_report import estimate_lines, shortage
 from es2_lightning.sweep import JobSeconds, Sweep
 from es2_lightning.training.cache_build import CacheBuild
+from es2_lightning.training.checkpoints import read_checkpoint
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.emergence import find_emergence_layer
 from es2_lightning.training.fitting import fit
@@ -108,10 +110,18 @@ class TrainingRun:
             self.evaluator.progress = progress
             return self.evaluator.measure(subject, projection_layers=self.layers)
 
-    def train(self, *, ckpt_path: str | None) -> None:
-        """Run the stages, from the start or from a checkpoint; `last` is this folder's own."""
-        if ckpt_path == "last":
-            ckpt_path = str(self.folder / "checkpoints" / "last.ckpt")
+    def check(self, ckpt_path: Path) -> None:
+        """Refuse a checkpoint that the run cannot go on from, before anything takes long.
+
+        Raises:
+            UserError: It is of another model, tokenizer, adapter or layer set, or it is none.
+        """
+        checkpoint = read_checkpoint(ckpt_path)
+        self.module.check_checkpoint(checkpoint)
+        log.info("Going on after %d optimizer steps: %s", checkpoint["global_step"], ckpt_path)
+
+    def train(self, *, ckpt_path: Path | None) -> None:
+        """Run the stages, from the start or from a checkpoint."""
         fit(self.trainer, self.module, self.datamodule, ckpt_path=ckpt_path)
         if self.trainer.is_global_zero and self.module.schedule is not None:
             ends = [asdict(end) for end in self.module.schedule.ends]
@@ -223,6 +233,7 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
         terminal_state=config.layers.terminal_state,
         step=config.step,
         packing=packing,
+        identity=model_identity(chat_model),
     )
     evaluator = None
     if config.evaluate.enabled:

@@ -261,6 +261,17 @@ class ChatRenderer:
         return _TODAY.sub(lambda asked: repr(day.strftime(asked["format"])), template)
 
     @property
+    def told_date(self) -> date | None:
+        """The date that the template is told, today's where none was set; None: it asks for none.
+
+        Templates that ask in another way than Llama's are not seen.
+        """
+        template = getattr(self.tokenizer, "chat_template", None)
+        if not _TODAY.search(str(template)):
+            return None
+        return self.template_date or date.today()
+
+    @property
     def _plain(self) -> bool:
         return not getattr(self.tokenizer, "chat_template", None)
 

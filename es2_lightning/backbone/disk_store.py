@@ -22,11 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from es2_lightning.atomic_files import TEMPORARY, replacing, write_atomically
-from es2_lightning.backbone.cache_fingerprint import (
-    Fingerprint,
-    differences,
-    fingerprint_digest,
-)
+from es2_lightning.backbone.cache_fingerprint import Fingerprint, fingerprint_digest
+from es2_lightning.backbone.model_identity import differences
 from es2_lightning.backbone.ranks import Ranks
 from es2_lightning.backbone.row_store import KEY_BYTES, Block, RowStore
 from es2_lightning.errors import UserError

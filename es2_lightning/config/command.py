@@ -11,7 +11,7 @@ schema under the name that `command` stores it by. Mistakes in the config are re
 anything runs, in one message without a traceback.
 
 Exit status: 0; 1 if the run or a job of a sweep failed; 2 for a mistake in the config; 130 if it
-was interrupted.
+was interrupted; 128 + the signal's number if a signal asked it to stop and it can go on.
 """
 
 from __future__ import annotations

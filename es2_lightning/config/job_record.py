@@ -27,7 +27,6 @@ from es2_lightning.errors import UserError, first_line
 log = logging.getLogger(__name__)
 
 FILE = "job.json"
-LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 Status = Literal["running", "finished", "failed", "interrupted"]
 Result = tuple[float, ...] | None
 
@@ -172,16 +171,6 @@ def refuse_other_job(own_hash: str, folder: Path) -> None:
             f"{folder} holds a run that is no job of a sweep. Accepted: hydra.sweep.dir=<a sweep's "
             "folder, or a new one>."
         )
-
-
-def checkpoint_to_go_on_from(ckpt_path: str | None) -> str | None:
-    """Where a run's training begins: as was asked for, and in a sweep where the job was left.
-
-    In a sweep, `last` is for those jobs that have a checkpoint.
-    """
-    if job.sweep_dir() is None or ckpt_path not in (None, "last"):
-        return ckpt_path
-    return "last" if (job.output_dir() / LAST_CHECKPOINT).exists() else None
 
 
 def tell_killed(folder: Path, error: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from es2_lightning.config import job_record
+from es2_lightning.config import job_record, slurm_job
 from es2_lightning.config.earlier_run import model_name
 from es2_lightning.config.location import package_path
 from es2_lightning.config.model_variant import variant
@@ -23,6 +23,7 @@ from es2_lightning.errors import UserError
 
 ROOT = Path("outputs")
 """Below the folder in which the command is started."""
+SWEEPS = ROOT / "sweeps"
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 TIMESTAMP = "%Y-%m-%d_%H-%M-%S"
 
@@ -38,6 +39,8 @@ def run_folder(ckpt_path: str | None = None, *, root: Path = ROOT, reserve: bool
     Raises:
         UserError: `last` is asked for and no run has a last checkpoint.
     """
+    if (earlier := slurm_job.earlier_folder(root)) is not None:
+        return earlier
     return newest_run(root) if ckpt_path == "last" else new_folder(root, reserve=reserve)
 
 
@@ -59,7 +62,7 @@ def newest_run(root: Path = ROOT) -> Path:
 
 
 def sweep_folder(
-    ckpt_path: str | None = None, *, root: Path = ROOT / "sweeps", reserve: bool = True
+    ckpt_path: str | None = None, *, root: Path = SWEEPS, reserve: bool = True
 ) -> Path:
     """The folder of a sweep.
 
@@ -71,10 +74,12 @@ def sweep_folder(
     Raises:
         UserError: `last` is asked for and there is no sweep.
     """
+    if (earlier := slurm_job.earlier_folder(root)) is not None:
+        return earlier
     return newest_sweep(root) if ckpt_path == "last" else new_folder(root, reserve=reserve)
 
 
-def newest_sweep(root: Path = ROOT / "sweeps") -> Path:
+def newest_sweep(root: Path = SWEEPS) -> Path:
     """The folder below `root` in which a job began or ended last.
 
     Raises:
@@ -104,6 +109,7 @@ def new_folder(root: Path, *, reserve: bool = True) -> Path:
         try:
             # Making it is what reserves it: two runs may start in the same second.
             folder.mkdir(parents=True)
+            slurm_job.remember(folder)
             return folder
         except FileExistsError:
             continue

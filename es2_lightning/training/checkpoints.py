@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
+from es2_lightning.backbone.model_identity import differences
 from es2_lightning.errors import UserError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, its tensors left on the disk until they are used.
+
+    Raises:
+        UserError: There is no such file, or it is no checkpoint.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"ckpt_path={path}: no such file; accepted are a checkpoint that "
+            "es2_lightning.train wrote, such as outputs/<run>/checkpoints/last.ckpt, and `last`"
+        ) from error
+    except (UnpicklingError, EOFError, OSError, RuntimeError) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
+        raise UserError(
+            f"ckpt_path={path}: the file cannot be read as a checkpoint ({reason})"
+        ) from error
+    return found if isinstance(found, dict) else {}
 
 
 def trainable_names(module: nn.Module) -> set[str]:
@@ -22,14 +48,25 @@ def keep_trainable(module: nn.Module, state_dict: dict[str, Any]) -> dict[str, A
     return {name: tensor for name, tensor in state_dict.items() if name in names}
 
 
+def require_ours(checkpoint: dict[str, Any]) -> None:
+    """Refuse what somebody else wrote.
+
+    Raises:
+        UserError: It has not what `es2_lightning.train` writes.
+    """
+    if "model" not in checkpoint.get("es2", {}):
+        raise UserError(
+            "ckpt_path: this checkpoint was not written by es2_lightning.train, or by an earlier "
+            "version of it"
+        )
+
+
 def require_same_keys(module: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Refuse a checkpoint of something else, which non-strict loading would take silently.
 
     Raises:
-        UserError: Keys are missing or unexpected, shapes differ, or it is no checkpoint of ours.
+        UserError: Keys are missing or unexpected, or shapes differ.
     """
-    if "es2" not in checkpoint:
-        raise UserError("ckpt_path: this checkpoint was not written by es2_lightning.train")
     saved = checkpoint["state_dict"]
     wanted = {name: p for name, p in module.named_parameters() if p.requires_grad}
     missing, unexpected = sorted(wanted.keys() - saved.keys()), sorted(saved.keys() - wanted.keys())
@@ -54,6 +91,65 @@ def require_same_layers(saved: Sequence[int], layers: Sequence[int]) -> None:
             f"{list(layers)}: resume with layers=list layers.indices="
             f"[{','.join(map(str, saved))}], or start a new run without ckpt_path"
         )
+
+
+def require_same_model(saved: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Refuse to go on with another base model, or other tokens for the same prompts.
+
+    Args:
+        saved: The identity in the checkpoint (`es2_lightning.backbone.model_identity`).
+        here: This run's; empty where it was not asked for, and nothing is compared.
+
+    Raises:
+        UserError: They differ.
+    """
+    if here and (differing := differences(saved, here)):
+        raise UserError(
+            f"ckpt_path: the checkpoint was trained on another base model, or with another "
+            f"tokenizer or chat template: {'; '.join(differing)}. Accepted: the model config that "
+            "it was trained with, or a new run without ckpt_path."
+        )
+
+
+def optimizer_state_by_name(optimizer: Optimizer, module: nn.Module) -> dict[str, Any]:
+    """An optimizer's state under the names of its parameters, whole and on the CPU; collective.
+
+    Positions, under which torch has it, depend on how the parameters were sharded.
+    """
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    return {
+        "state": {
+            names[parameter]: {key: _whole(value) for key, value in state.items()}
+            for parameter, state in optimizer.state.items()
+        },
+        "param_groups": [
+            {**group, "params": [names[parameter] for parameter in group["params"]]}
+            for group in optimizer.param_groups
+        ],
+    }
+
+
+def optimizer_state_by_position(state: dict[str, Any], module: nn.Module) -> dict[str, Any]:
+    """The reverse, as `torch.optim.Optimizer.load_state_dict` takes it.
+
+    Args:
+        state: As `optimizer_state_by_name` gives it.
+        module: Whose parameters the optimizer has, in its order.
+    """
+    numbers = {name: i for i, (name, _) in enumerate(module.named_parameters())}
+    return {
+        "state": {numbers[name]: values for name, values in state["state"].items()},
+        "param_groups": [
+            {**group, "params": sorted(numbers[name] for name in group["params"])}
+            for group in state["param_groups"]
+        ],
+    }
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
 def random_state() -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -20,9 +20,13 @@ from es2_lightning.backbone.reference import Reference
 from es2_lightning.training.across_ranks import of_all_ranks
 from es2_lightning.training.checkpoints import (
     keep_trainable,
+    optimizer_state_by_name,
+    optimizer_state_by_position,
     random_state,
+    require_ours,
     require_same_keys,
     require_same_layers,
+    require_same_model,
     restore_random_state,
 )
 from es2_lightning.training.metrics import batch_metrics
@@ -51,6 +55,8 @@ class ES2Module(L.LightningModule):
         terminal_state: `pre_norm` or `post_norm`: where layer L is read.
         step: How a step is computed.
         packing: How passes are laid out: what `step.packing` came to for this model.
+        identity: The base model's (`backbone.model_identity`), for checkpoints: one of another
+            model is refused. None: nothing is compared.
 
     Attributes:
         objective: The loss of one batch.
@@ -70,6 +76,7 @@ class ES2Module(L.LightningModule):
         terminal_state: str = "pre_norm",
         step: StepSettings | None = None,
         packing: Packing = "off",
+        identity: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.layers = sorted(layers)
@@ -86,6 +93,7 @@ class ES2Module(L.LightningModule):
             packing=packing,
             after_final_norm=terminal_state == "post_norm",
         )
+        self.identity = dict(identity or {})
         self.schedule: StageSchedule | None = None
         self.on_stage_end: list[Callable[[StageEnd], None]] = []
         self._resumed: dict[str, Any] | None = None
@@ -248,7 +256,11 @@ class ES2Module(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Trainable weights only, and what a resumed run needs, in plain containers."""
         checkpoint["state_dict"] = keep_trainable(self, checkpoint["state_dict"])
+        checkpoint["optimizer_states"] = [
+            optimizer_state_by_name(optimizer, self) for optimizer in self.trainer.optimizers
+        ]
         checkpoint["es2"] = {
+            "model": self.identity,
             "layers": list(self.layers),
             "base_norms": dict(self.objective.base_norms),
             "schedule": self._running.state_dict(),
@@ -261,11 +273,24 @@ class ES2Module(L.LightningModule):
         Raises:
             UserError: The checkpoint is of another model, layer set or schedule.
         """
-        require_same_keys(self, checkpoint)
+        self.check_checkpoint(checkpoint)
+        checkpoint["optimizer_states"] = [
+            optimizer_state_by_position(state, self) for state in checkpoint["optimizer_states"]
+        ]
         state = checkpoint["es2"]
-        require_same_layers(state["layers"], self.layers)
         self.objective.base_norms = dict(state["base_norms"])
         self._resumed = state
+
+    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that this run cannot go on from.
+
+        Raises:
+            UserError: It is of another model, tokenizer, adapter or layer set, or none of ours.
+        """
+        require_ours(checkpoint)
+        require_same_model(checkpoint["es2"]["model"], self.identity)
+        require_same_layers(checkpoint["es2"]["layers"], self.layers)
+        require_same_keys(self, checkpoint)
 
     @property
     def _running(self) -> StageSchedule:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
-from es2_lightning.errors import UserError
+from es2_lightning.training.checkpoints import read_checkpoint
 
 if TYPE_CHECKING:
     import lightning as L
@@ -34,11 +33,9 @@ def fit(
         KeyboardInterrupt: The user interrupted. Lightning by itself would exit with status 1, as
             if the run had failed, and leave Ctrl-C without effect.
     """
-    if ckpt_path is not None and not Path(ckpt_path).exists():
-        raise UserError(
-            f"ckpt_path={ckpt_path}: no such file; accepted are a checkpoint that "
-            "es2_lightning.train wrote, such as outputs/<run>/checkpoints/last.ckpt, and `last`"
-        )
+    if ckpt_path is not None:
+        # Lightning's words for a file that is missing or broken say little.
+        read_checkpoint(Path(ckpt_path))
     on_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -47,11 +44,6 @@ def fit(
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except (UnpicklingError, EOFError) as error:
-        raise UserError(
-            f"ckpt_path={ckpt_path}: the file cannot be read as a checkpoint "
-            f"({str(error).splitlines()[0] if str(error) else 'it is empty'})"
-        ) from error
     finally:
         if on_main_thread:
             signal.signal(signal.SIGINT, handler)

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 
 from es2_lightning.errors import UserError
+from es2_lightning.training.atomic_checkpoint_io import AtomicCheckpointIO
 from es2_lightning.training.sharding import ShardedStrategy
 from es2_lightning.training.strategy_names import SHARDED, check_strategy
 
@@ -50,6 +51,7 @@ def make_trainer(
     check_strategy(words.get("strategy", "auto"))
     if (strategy := words.get("strategy")) in SHARDED:
         words["strategy"] = ShardedStrategy(offload=SHARDED[strategy])
+    plugins = [*(words.pop("plugins", None) or []), AtomicCheckpointIO()]
     _quieten()
     try:
         return L.Trainer(
@@ -58,6 +60,7 @@ def make_trainer(
             default_root_dir=folder,
             logger=list(loggers),
             callbacks=callbacks,
+            plugins=plugins,
             # The stages' display takes their place; a summary lists modules, not what trains.
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -18,12 +18,13 @@ import torch
 
 from es2_lightning.backbone import disk_store, reference_cache
 from es2_lightning.backbone.adapters import add_lora
-from es2_lightning.backbone.cache_fingerprint import cache_fingerprint, differences
+from es2_lightning.backbone.cache_fingerprint import cache_fingerprint
 from es2_lightning.backbone.cache_rows import PASS_ROWS, cache_bytes, plan_passes
 from es2_lightning.backbone.chat_model import ChatModel
 from es2_lightning.backbone.compatibility import check_training
 from es2_lightning.backbone.head_statistics import HeadStatistics, head_statistics
 from es2_lightning.backbone.linear_head import LinearHead
+from es2_lightning.backbone.model_identity import differences
 from es2_lightning.backbone.reference import AdapterReference, HiddenOutputs, ModelReference
 from es2_lightning.backbone.reference_cache import (
     CachedReference,
