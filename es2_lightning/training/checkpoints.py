@@ -116,7 +116,7 @@ def optimizer_state_by_name(optimizer: Optimizer, module: nn.Module) -> dict[str
 
     Positions, under which torch has it, depend on how the parameters were sharded.
     """
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
     return {
         "state": {
             names[parameter]: {key: _whole(value) for key, value in state.items()}
