@@ -41,8 +41,8 @@ from es2_lightning.sweep import JobSeconds, Sweep
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.checkpoints import read_checkpoint
 from es2_lightning.training.datamodule import PromptDataModule
-from es2_lightning.training.es2_module import ES2Module
 from es2_lightning.training.emergence import find_emergence_layer
+from es2_lightning.training.es2_module import ES2Module
 from es2_lightning.training.fitting import fit
 from es2_lightning.training.layer_sets import select_layers, with_terminal
 from es2_lightning.training.refusals import MAX_NEW_TOKENS, collect_refusals

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
 from es2_lightning.backbone.model_identity import differences
 from es2_lightning.errors import UserError
@@ -109,47 +107,6 @@ def require_same_model(saved: Mapping[str, str], here: Mapping[str, str]) -> Non
             f"tokenizer or chat template: {'; '.join(differing)}. Accepted: the model config that "
             "it was trained with, or a new run without ckpt_path."
         )
-
-
-def optimizer_state_by_name(optimizer: Optimizer, module: nn.Module) -> dict[str, Any]:
-    """An optimizer's state under the names of its parameters, whole and on the CPU; collective.
-
-    Positions, under which torch has it, depend on how the parameters were sharded.
-    """
-    names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
-    return {
-        "state": {
-            names[parameter]: {key: _whole(value) for key, value in state.items()}
-            for parameter, state in optimizer.state.items()
-        },
-        "param_groups": [
-            {**group, "params": [names[parameter] for parameter in group["params"]]}
-            for group in optimizer.param_groups
-        ],
-    }
-
-
-def optimizer_state_by_position(state: dict[str, Any], module: nn.Module) -> dict[str, Any]:
-    """The reverse, as `torch.optim.Optimizer.load_state_dict` takes it.
-
-    Args:
-        state: As `optimizer_state_by_name` gives it.
-        module: Whose parameters the optimizer has, in its order.
-    """
-    numbers = {name: i for i, (name, _) in enumerate(module.named_parameters())}
-    return {
-        "state": {numbers[name]: values for name, values in state["state"].items()},
-        "param_groups": [
-            {**group, "params": sorted(numbers[name] for name in group["params"])}
-            for group in state["param_groups"]
-        ],
-    }
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, DTensor):
-        value = value.full_tensor()
-    return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
 def random_state() -> dict[str, Tensor]:

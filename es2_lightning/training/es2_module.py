@@ -20,8 +20,6 @@ from es2_lightning.backbone.reference import Reference
 from es2_lightning.training.across_ranks import of_all_ranks
 from es2_lightning.training.checkpoints import (
     keep_trainable,
-    optimizer_state_by_name,
-    optimizer_state_by_position,
     random_state,
     require_ours,
     require_same_keys,
@@ -34,6 +32,11 @@ from es2_lightning.training.objective import ES2Objective, Losses
 from es2_lightning.training.schedule import StageEnd, StageSchedule, make_stages
 from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 from es2_lightning.training.sharding import ShardedStrategy, shard
+from es2_lightning.training.whole_state import (
+    optimizer_state_by_name,
+    optimizer_state_by_position,
+    sharded_as,
+)
 
 if TYPE_CHECKING:
     from es2_lightning.training.batches import PairedBatch
@@ -274,12 +277,19 @@ class ES2Module(L.LightningModule):
             UserError: The checkpoint is of another model, layer set or schedule.
         """
         self.check_checkpoint(checkpoint)
+        parameters = dict(self.named_parameters())
+        checkpoint["state_dict"] = {
+            name: sharded_as(parameters[name], tensor)
+            for name, tensor in checkpoint["state_dict"].items()
+        }
         checkpoint["optimizer_states"] = [
             optimizer_state_by_position(state, self) for state in checkpoint["optimizer_states"]
         ]
         state = checkpoint["es2"]
         self.objective.base_norms = dict(state["base_norms"])
         self._resumed = state
+        if self.schedule is not None:  # Sharded models load after `on_fit_start`.
+            self.schedule.load_state_dict(state["schedule"])
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that this run cannot go on from.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -9,6 +11,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.optim import Optimizer
 
 from es2_lightning.backbone.structure import find_structure
 
@@ -34,6 +37,34 @@ class ShardedStrategy(ModelParallelStrategy):
         """Sharding put everything where it belongs; offloaded shards stay on the host."""
         if not self.offload:
             super().model_to_device()
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Restored as under other strategies: the module hands over what is sharded already."""
+        return True
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """As under other strategies: the module itself cuts its shards from the file."""
+        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """This rank's shards of what trains."""
+        assert self.lightning_module is not None
+        self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """This rank's shards; they stay where their parameters are."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            optimizer.load_state_dict(state)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Nothing: the module writes it by name.
+
+        torch's own way steps an optimizer that has no state yet, which then counts one step more.
+        """
+        return {}
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What trains, assembled on rank 0: frozen weights are not gathered to be left out."""

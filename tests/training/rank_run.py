@@ -17,7 +17,7 @@ from es2_lightning.training.settings import LossSettings, ScheduleSettings, Step
 from es2_lightning.training.sharding import ShardedStrategy
 
 from ..tiny_models import tiny_splits
-from .tiny_runs import Record, TinyRun
+from .tiny_runs import Record, TinyRun, every_step
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -41,6 +41,7 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
     what = dict(what)
     strategy, devices = what.pop("strategy"), what.pop("devices")
     trainer = what.pop("trainer", {})
+    checkpoints, ckpt_path = what.pop("checkpoints", None), what.pop("ckpt_path", None)
     tiny = TinyRun(
         splits=tiny_splits(what.pop("prompts", 12)),
         loss=LossSettings(**what.pop("loss", {})),
@@ -50,7 +51,11 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
     )
     record = WholeRecord()
     chosen = ShardedStrategy() if strategy == "fsdp" else strategy
-    fitted = tiny.fit(record, strategy=chosen, devices=devices, **trainer)
+    saving = [] if checkpoints is None else [every_step(Path(checkpoints))]
+    torch.manual_seed(3 if ckpt_path is None else 4)
+    fitted = tiny.fit(
+        record, *saving, strategy=chosen, devices=devices, ckpt_path=ckpt_path, **trainer
+    )
     return {
         "losses": record.losses,
         "gradients": record.gradients,

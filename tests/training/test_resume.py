@@ -9,24 +9,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from es2_lightning.errors import UserError
 from es2_lightning.training.settings import LossSettings, ScheduleSettings
 
 from ..tiny_models import tiny_chat_model
-from .tiny_runs import Record, TinyRun, trainable
-
-
-def every_step(folder: Path) -> ModelCheckpoint:
-    """A checkpoint after each optimizer step, `<step>.ckpt`."""
-    return ModelCheckpoint(
-        folder,
-        filename="{step}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=1,
-        save_top_k=-1,
-    )
+from .tiny_runs import Record, TinyRun, every_step, trainable
 
 
 def run(**values: Any) -> TinyRun:

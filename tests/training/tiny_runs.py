@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor, nn
 
 from es2_lightning.backbone.adapters import add_lora
@@ -20,6 +22,7 @@ from es2_lightning.backbone.reference import Reference, make_reference
 from es2_lightning.backbone.reference_cache import CachedReference, make_cached_reference
 from es2_lightning.backbone.settings import ModelSettings, ReferenceCacheSettings
 from es2_lightning.prompts.prompt import PromptSplits
+from es2_lightning.training.atomic_checkpoint_io import AtomicCheckpointIO
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.es2_module import ES2Module
 from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
@@ -123,7 +126,12 @@ class TinyRun:
         self, *callbacks: L.Callback, ckpt_path: str | None = None, **trainer: Any
     ) -> L.Trainer:
         """Train on the CPU, with validation as Lightning does it by default."""
-        settings: dict[str, Any] = {"logger": False, "enable_checkpointing": False, **trainer}
+        settings: dict[str, Any] = {
+            "logger": False,
+            "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+            "plugins": [AtomicCheckpointIO()],
+            **trainer,
+        }
         runner = L.Trainer(
             accelerator="cpu",
             max_epochs=-1,
@@ -165,6 +173,17 @@ class Record(L.Callback):
         self.losses.append(float(outputs["loss"]))
         if len(self.parameters) < trainer.global_step:
             self.parameters.append(trainable(pl_module))
+
+
+def every_step(folder: Path) -> ModelCheckpoint:
+    """A checkpoint after each optimizer step, `<step>.ckpt`."""
+    return ModelCheckpoint(
+        folder,
+        filename="{step}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=1,
+        save_top_k=-1,
+    )
 
 
 def trainable(module: nn.Module) -> dict[str, Tensor]:
