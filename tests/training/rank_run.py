@@ -1,4 +1,4 @@
-"""One rank of a tiny run; started by torchrun: see test_ranks.py.
+"""One rank of tiny runs, one after the other; started by torchrun: see test_ranks.py.
 
 torchrun --nproc-per-node=2 -m tests.training.rank_run <what>.json <results>.pt
 """
@@ -67,6 +67,6 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = run(json.loads(Path(sys.argv[1]).read_text()))
-    if found["rank"] == 0:
+    found = [run(what) for what in json.loads(Path(sys.argv[1]).read_text())]
+    if found[0]["rank"] == 0:
         torch.save(found, sys.argv[2])

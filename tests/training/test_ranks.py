@@ -20,9 +20,9 @@ LOSS = {"harmful_kl_weight": 0.5, "separation_weight": 0.5}
 STEPS = {"kl_threshold": 100.0, "max_steps": 10}
 
 
-def on_two(tmp_path: Path, what: dict[str, Any]) -> dict[str, Any]:
+def on_two(tmp_path: Path, *whats: dict[str, Any]) -> list[dict[str, Any]]:
     """Two processes, each with half of every batch."""
-    (tmp_path / "what.json").write_text(json.dumps(what | {"devices": 2}))
+    (tmp_path / "what.json").write_text(json.dumps([what | {"devices": 2} for what in whats]))
     results = tmp_path / "results.pt"
     done = subprocess.run(
         [
@@ -37,7 +37,7 @@ def on_two(tmp_path: Path, what: dict[str, Any]) -> dict[str, Any]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(torch.load(results, weights_only=True))
+    return list(torch.load(results, weights_only=True))
 
 
 def half(what: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, strategy: str, case
         **CASES[case],
     }
     one = run(what | {"strategy": "auto", "devices": 1})
-    two = on_two(tmp_path, half(what) | {"strategy": strategy})
+    (two,) = on_two(tmp_path, half(what) | {"strategy": strategy})
     assert two["ends"] == one["ends"]
     assert len(one["losses"]) >= 20
     assert two["losses"] == pytest.approx(one["losses"], rel=2e-5)
