@@ -112,7 +112,7 @@ def _show_estimate(config: TrainConfig) -> None:
     from es2_lightning.reports.estimate_report import estimate_table
     from es2_lightning.training.trainer import make_trainer
     from es2_lightning.training_estimate import estimate_run
-    from es2_lightning.training_run import read_data
+    from es2_lightning.training_parts import read_data
 
     log.info("Selected: %s", job.selected(config))
     trainer = make_trainer(config.trainer, folder=job.output_dir(), loggers=[], callbacks=[])

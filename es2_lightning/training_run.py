@@ -7,7 +7,7 @@ import logging
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 from hydra.utils import get_class
@@ -19,24 +19,18 @@ from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.backbone.fingerprint import weights_fingerprint
 from es2_lightning.backbone.head import check_head
 from es2_lightning.backbone.kept_model import KeptModel, model_key
-from es2_lightning.backbone.loading import make_trainable, read_depth, read_renderer
+from es2_lightning.backbone.loading import make_trainable, read_depth
 from es2_lightning.backbone.model_identity import model_identity
 from es2_lightning.backbone.packing_choice import choose_packing
-from es2_lightning.backbone.reference import Reference, answers_differ, make_reference
-from es2_lightning.backbone.reference_cache import make_cached_reference
+from es2_lightning.backbone.reference import Reference, answers_differ
 from es2_lightning.config.earlier_run import LAYERS
-from es2_lightning.config.evaluation_objects import build_judges
-from es2_lightning.config.loaded_prompts import load_prompts
 from es2_lightning.config.objects import build, build_optimizer
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.evaluator import Evaluator
-from es2_lightning.evaluation.judges.judge import outcome_of
-from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator
-from es2_lightning.reports.estimate_report import estimate_lines, shortage
 from es2_lightning.sweep import JobSeconds, Sweep
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.checkpoints import read_checkpoint
@@ -45,18 +39,22 @@ from es2_lightning.training.emergence import find_emergence_layer
 from es2_lightning.training.es2_module import ES2Module
 from es2_lightning.training.fitting import fit
 from es2_lightning.training.layer_sets import select_layers, with_terminal
-from es2_lightning.training.refusals import MAX_NEW_TOKENS, collect_refusals
 from es2_lightning.training.run_metrics import RunMetrics
 from es2_lightning.training.step_setup import set_up_step
 from es2_lightning.training.trainer import make_trainer
 from es2_lightning.training_estimate import estimate_run
+from es2_lightning.training_parts import (
+    give_refusals,
+    read_data,
+    run_loggers,
+    run_reference,
+    tell_estimate,
+)
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.chat_model import ChatModel
-    from es2_lightning.backbone.layouts import Packing
     from es2_lightning.config.train_schema import TrainConfig
     from es2_lightning.evaluation.measurement import Measurement
-    from es2_lightning.training.cost.run_estimate import RunEstimate
     from es2_lightning.training.es2_module import ES2Module
 
 log = logging.getLogger(__name__)
@@ -190,12 +188,12 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     trainer = make_trainer(
         config.trainer,
         folder=folder,
-        loggers=[metrics, *_loggers(config, folder)],
+        loggers=[metrics, *run_loggers(config, folder)],
         callbacks=[build(c, f"callbacks.{name}") for name, c in config.callbacks.items()],
     )
 
     device = trainer.strategy.root_device
-    _tell_estimate(
+    tell_estimate(
         estimate_run(config, datamodule, device, already_there=sweep.model.nbytes(device))
     )
     with seconds.timed("loading"):
@@ -219,11 +217,11 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     some = datamodule.some_rows()
     check_head(chat_model.model, some[0].token_ids)
     packing = choose_packing(chat_model.model, config.step.packing, some)
-    reference = _make_reference(config, chat_model, packing, trainer)
+    reference = run_reference(config, chat_model, packing, trainer)
     set_up_step(chat_model.model, config.step, packing=packing)
     if config.loss.harmful_kl_weight > 0:
         with seconds.timed("finding"):
-            _give_refusals(datamodule, reference, config, sweep)
+            give_refusals(datamodule, reference, config, sweep)
     module = get_class(config.method["_target_"])(
         chat_model,
         reference,
@@ -253,78 +251,3 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
         evaluator,
         seconds,
     )
-
-
-def read_data(config: TrainConfig, folder: Path | None = None) -> PromptDataModule:
-    """The prompts as tokens; no weights are read.
-
-    Args:
-        config: The whole config.
-        folder: Where `prompts.json` is written, if anywhere.
-
-    Raises:
-        UserError: They cannot be read, or a class has none that is short enough.
-    """
-    datamodule = PromptDataModule(
-        load_prompts(config.data.source, folder),
-        harmless_per_batch=config.data.harmless_per_batch,
-        harmful_per_batch=config.data.harmful_per_batch,
-        use_responses=config.data.use_responses,
-        seed=config.seed,
-        too_long=config.data.too_long,  # type: ignore[arg-type]
-    )
-    renderer = read_renderer(config.model)
-    datamodule.connect(renderer, kl_positions=config.loss.kl_positions)  # type: ignore[arg-type]
-    return datamodule
-
-
-def _tell_estimate(estimate: RunEstimate) -> None:
-    for line in estimate_lines(estimate):
-        log.info(line)
-    for sentence in shortage(estimate):
-        log.warning(sentence)
-
-
-def _make_reference(
-    config: TrainConfig, chat_model: ChatModel, packing: Packing, trainer: L.Trainer
-) -> Reference:
-    if config.model.reference != "cached":
-        return make_reference(config.model.reference, chat_model, packing=packing)
-    cached = make_cached_reference(
-        chat_model, config.model, packing=packing, precision=str(trainer.precision)
-    )
-    trainer.callbacks.append(CacheBuild(cached, progress=rich_progress))  # type: ignore[attr-defined]
-    return cached
-
-
-def _loggers(config: TrainConfig, folder: Path) -> list[Any]:
-    settings = dict(config.logger)
-    # Every logger's config has the word, so that it can be set without knowing which is chosen.
-    offline = settings.pop("offline", False)
-    if settings.get("_target_", "").endswith("WandbLogger"):
-        settings["offline"] = offline
-    return [build({**settings, "save_dir": str(folder)}, "logger")] if settings else []
-
-
-def _give_refusals(
-    datamodule: PromptDataModule, reference: Reference, config: TrainConfig, sweep: Sweep
-) -> None:
-    harmful = datamodule.splits.train.harmful
-    judge = build_judges(config.judge).attacker
-    judged_by = json.dumps(config.judge, sort_keys=True, default=str)
-    refusals = sweep.once(
-        ("refusals", model_key(config.model), harmful, judged_by),
-        lambda: collect_refusals(
-            reference,
-            harmful,
-            lambda prompt, output: outcome_of(judge, prompt, output) is Outcome.REFUSED,
-            max_new_tokens=MAX_NEW_TOKENS,
-        ),
-    )
-    log.info(
-        "The reference refuses %d of %d harmful training prompts; the KL keeps these refusals, and "
-        "what is no refusal is left out",
-        len(refusals),
-        len(harmful),
-    )
-    datamodule.use_refusals(refusals)

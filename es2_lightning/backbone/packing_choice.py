@@ -70,7 +70,10 @@ def has_dropout(model: nn.Module) -> bool:
     config: Any = causal_lm_of(model).config.get_text_config(decoder=True)
     return any(
         (getattr(config, name, 0) or 0) > 0
-        for name in ("attention_dropout", "attn_pdrop", "hidden_dropout", "dropout")
+        for name in (
+            *("attention_dropout", "attn_pdrop", "hidden_dropout", "dropout"),
+            *("router_jitter_noise", "input_jitter_noise"),
+        )
     )
 
 
@@ -112,7 +115,7 @@ def _difference(model: nn.Module, packing: Packing, rows: Sequence[TokenRow]) ->
             try:
                 outputs = run_rows(model, layout.to(device)).outputs
             except Exception as error:  # Whatever a model's own code raises.
-                if way == "off":
+                if way == "off" or isinstance(error, torch.OutOfMemoryError):
                     raise
                 why = str(error).partition("\n")[0] or type(error).__name__
                 return f"{name} refuses packed prompts ({why})"

@@ -242,3 +242,4 @@ def test_dropout_is_seen_wherever_it_is() -> None:
     assert not has_dropout(tiny_chat_model("llama").model)
     assert has_dropout(tiny_chat_model("llama", attention_dropout=0.1).model)
     assert has_dropout(tiny_chat_model("gpt2", resid_pdrop=0.1).model)
+    assert has_dropout(tiny_chat_model("mixtral", router_jitter_noise=0.1).model)

@@ -20,7 +20,7 @@ from es2_lightning.config.location import conf_dir
 from es2_lightning.reports.estimate_report import estimate_lines, shortage
 from es2_lightning.training.cost.run_estimate import RunEstimate
 from es2_lightning.training_estimate import estimate_run
-from es2_lightning.training_run import read_data
+from es2_lightning.training_parts import read_data
 
 from .conftest import SMALL, Train
 

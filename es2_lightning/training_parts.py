@@ -1,0 +1,113 @@
+"""Parts of a training run, each built from its config."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+
+from es2_lightning.backbone.kept_model import model_key
+from es2_lightning.backbone.loading import read_renderer
+from es2_lightning.backbone.reference import Reference, make_reference
+from es2_lightning.backbone.reference_cache import make_cached_reference
+from es2_lightning.config.evaluation_objects import build_judges
+from es2_lightning.config.loaded_prompts import load_prompts
+from es2_lightning.config.objects import build
+from es2_lightning.evaluation.judges.judge import outcome_of
+from es2_lightning.evaluation.outcomes import Outcome
+from es2_lightning.evaluation.progress import rich_progress
+from es2_lightning.reports.estimate_report import estimate_lines, shortage
+from es2_lightning.training.cache_build import CacheBuild
+from es2_lightning.training.datamodule import PromptDataModule
+from es2_lightning.training.refusals import MAX_NEW_TOKENS, collect_refusals
+
+if TYPE_CHECKING:
+    from es2_lightning.backbone.chat_model import ChatModel
+    from es2_lightning.backbone.layouts import Packing
+    from es2_lightning.config.train_schema import TrainConfig
+    from es2_lightning.sweep import Sweep
+    from es2_lightning.training.cost.run_estimate import RunEstimate
+
+log = logging.getLogger(__name__)
+
+
+def read_data(config: TrainConfig, folder: Path | None = None) -> PromptDataModule:
+    """The prompts as tokens; no weights are read.
+
+    Args:
+        config: The whole config.
+        folder: Where `prompts.json` is written, if anywhere.
+
+    Raises:
+        UserError: They cannot be read, or a class has none that is short enough.
+    """
+    datamodule = PromptDataModule(
+        load_prompts(config.data.source, folder),
+        harmless_per_batch=config.data.harmless_per_batch,
+        harmful_per_batch=config.data.harmful_per_batch,
+        use_responses=config.data.use_responses,
+        seed=config.seed,
+        too_long=config.data.too_long,  # type: ignore[arg-type]
+    )
+    renderer = read_renderer(config.model)
+    datamodule.connect(renderer, kl_positions=config.loss.kl_positions)  # type: ignore[arg-type]
+    return datamodule
+
+
+def tell_estimate(estimate: RunEstimate) -> None:
+    """Log what a run will take, and warn where it will not fit."""
+    for line in estimate_lines(estimate):
+        log.info(line)
+    for sentence in shortage(estimate):
+        log.warning(sentence)
+
+
+def run_reference(
+    config: TrainConfig, chat_model: ChatModel, packing: Packing, trainer: L.Trainer
+) -> Reference:
+    """The frozen reference; one that is cached is filled when the trainer begins."""
+    if config.model.reference != "cached":
+        return make_reference(config.model.reference, chat_model, packing=packing)
+    cached = make_cached_reference(
+        chat_model, config.model, packing=packing, precision=str(trainer.precision)
+    )
+    trainer.callbacks.append(CacheBuild(cached, progress=rich_progress))  # type: ignore[attr-defined]
+    return cached
+
+
+def run_loggers(config: TrainConfig, folder: Path) -> list[Any]:
+    """The logger that was chosen, or none."""
+    settings = dict(config.logger)
+    # Every logger's config has the word, so that it can be set without knowing which is chosen.
+    offline = settings.pop("offline", False)
+    if settings.get("_target_", "").endswith("WandbLogger"):
+        settings["offline"] = offline
+    return [build({**settings, "save_dir": str(folder)}, "logger")] if settings else []
+
+
+def give_refusals(
+    datamodule: PromptDataModule, reference: Reference, config: TrainConfig, sweep: Sweep
+) -> None:
+    """Let the reference answer the harmful training prompts, and keep what is a refusal."""
+    harmful = datamodule.splits.train.harmful
+    judge = build_judges(config.judge).attacker
+    judged_by = json.dumps(config.judge, sort_keys=True, default=str)
+    refusals = sweep.once(
+        ("refusals", model_key(config.model), harmful, judged_by),
+        lambda: collect_refusals(
+            reference,
+            harmful,
+            lambda prompt, output: outcome_of(judge, prompt, output) is Outcome.REFUSED,
+            max_new_tokens=MAX_NEW_TOKENS,
+        ),
+    )
+    log.info(
+        "The reference refuses %d of %d harmful training prompts; the KL keeps these refusals, and "
+        "what is no refusal is left out",
+        len(refusals),
+        len(harmful),
+    )
+    datamodule.use_refusals(refusals)
