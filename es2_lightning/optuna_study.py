@@ -125,7 +125,7 @@ class StudySweep:
         study = optuna.create_study(
             study_name=self.settings.study_name,
             storage=self.settings.storage or f"sqlite:///{folder / STORAGE}",
-            directions=list(self.settings.direction),
+            directions=list(self.settings.direction),  # type: ignore[arg-type]
             load_if_exists=True,
         )
         here, there = [d.upper() for d in self.settings.direction], study.directions
