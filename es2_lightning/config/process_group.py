@@ -41,7 +41,7 @@ GRACE_AFTER_SIGNAL = 300.0
 _POLL = 0.05
 
 
-@dataclass
+@dataclass(eq=False)  # A comparison of configs would resolve them.
 class ProcessGroup:
     """The processes of one job.
 

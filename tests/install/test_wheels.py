@@ -1,4 +1,4 @@
-"""What an installation holds: conf/ in a wheel, no copy of it in an editable one."""
+"""What an installation holds: conf/ in a wheel, no copy of it in an editable one, and plugins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of the checkout, so that a build leaves nothing in the original."""
     copy = tmp_path / "checkout"
     copy.mkdir()
-    for name in ("es2_lightning", "conf"):
+    for name in ("es2_lightning", "conf", "hydra_plugins"):
         shutil.copytree(
             CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
@@ -50,7 +50,11 @@ def test_the_wheel_holds_the_package_its_checkpoint_and_conf(
     conf = {f"es2_lightning/conf/{name}" for name in _files(checkout / "conf")}
     assert "es2_lightning/conf/train.yaml" in conf
     assert any(name.endswith(".safetensors") for name in package)
-    assert {name for name in built if ".dist-info/" not in name} == package | conf
+    plugins = {f"hydra_plugins/{name}" for name in _files(checkout / "hydra_plugins")}
+    # With an `__init__.py`, other projects' plugins would not be found.
+    assert "hydra_plugins/es2_launcher/launcher.py" in plugins
+    assert "hydra_plugins/__init__.py" not in plugins
+    assert {name for name in built if ".dist-info/" not in name} == package | conf | plugins
 
 
 def test_an_editable_wheel_holds_no_copy(checkout: Path, tmp_path: Path) -> None:
@@ -91,6 +95,13 @@ def test_the_command_runs_from_any_folder(editable: bool, checkout: Path, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert "Configuration groups" in done.stdout
+    found = subprocess.run(
+        [python, "-m", "es2_lightning.train", "--info", "plugins"],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+    )
+    assert "ES2Launcher" in found.stdout, found.stderr
     assert list(elsewhere.iterdir()) == []
 
 

@@ -55,10 +55,14 @@ def main(config: Together) -> Any:
     log.info("Logged by rank %d", rank)
     log.warning("Warned by rank %d", rank)
     total = _sum_of_ranks(rank, world) if world > 1 else 0
+    if os.environ.get("UNLUCKY") == str(config.seed) and rank == world - 1:
+        _fail("bug", folder)
     if (config.fails and rank == config.at % world) or config.fails in ("hang", "wait"):
         _fail(config.fails, folder)
     elif config.fails and world > 1:
         _sum_of_ranks(rank, world)  # For ever, if nobody ended it.
+    if world > 1:
+        _leave()
     (folder / f"rank_{rank}.json").write_text(json.dumps({**said, "until": time.time()}))
     return total
 
@@ -74,6 +78,13 @@ def _sum_of_ranks(rank: int, world: int) -> int:
     return int(value)
 
 
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _fail(how: str, folder: Path) -> None:
     if how == "mistake":
         raise UserError("seed 7 is unlucky")
@@ -87,7 +98,7 @@ def _fail(how: str, folder: Path) -> None:
         signal.signal(signal.SIGUSR1, lambda *_: (folder / f"usr1_{os.getpid()}").touch())
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
     (folder / f"ready_{os.getpid()}").touch()
-    time.sleep(600 if how != "slow" else 1)
+    time.sleep(600)
 
 
 if __name__ == "__main__":
