@@ -120,12 +120,16 @@ class StudySweep:
                 "hydra/sweeper=optuna_study needs Optuna. Accepted: "
                 "pip install 'es2-lightning[optuna]'."
             ) from error
+        if unknown := [d for d in self.settings.direction if d not in ("maximize", "minimize")]:
+            raise UserError(
+                f"hydra.sweeper.direction: {unknown[0]} is none. Accepted: maximize or minimize."
+            )
         # Its own lines would tell each trial once more.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
             study_name=self.settings.study_name,
             storage=self.settings.storage or f"sqlite:///{folder / STORAGE}",
-            directions=list(self.settings.direction),  # type: ignore[arg-type]
+            directions=[optuna.study.StudyDirection[d.upper()] for d in self.settings.direction],
             load_if_exists=True,
         )
         here, there = [d.upper() for d in self.settings.direction], study.directions
@@ -156,34 +160,45 @@ class StudySweep:
         jobs = [[*fixed, *words(params)] for _, params in trials]
         returned = self.launcher.launch(jobs, initial_job_idx=trials[0][0])
         for (number, _), of_job in zip(trials, returned, strict=True):
+            values: list[float] = []
             if of_job.status == JobStatus.COMPLETED:
-                values = _values(of_job.return_value, number, len(study.directions))
-                if values is not None:
-                    study.tell(number, values)
-                    continue
-            study.tell(number, state=TrialState.FAIL)
+                values = _objectives(of_job.return_value)
+            if len(values) != len(study.directions):
+                values = []
+            if not values or any(map(math.isnan, values)):
+                study.tell(number, state=TrialState.FAIL)
+            if values and any(map(math.isnan, values)):
+                log.warning("Job %d returned %s: it counts as failed", number, values)
+            elif values:
+                study.tell(number, values)
+        _require_objectives(returned, len(study.directions))
         return returned
 
 
-def _values(returned: Any, number: int, wanted: int) -> list[float] | None:
-    """What a job returned, as Optuna takes it; None, and a line, where it does not.
+def _objectives(returned: Any) -> list[float]:
+    return [returned] if isinstance(returned, (int, float)) else list(returned or ())
+
+
+def _require_objectives(returned: Sequence[JobReturn], wanted: int) -> None:
+    """Jobs that are through must have told as many objectives as there are directions.
 
     Raises:
-        UserError: There are more or fewer objectives than directions, as in every other job.
+        UserError: One has not, and so none will.
     """
-    values = [returned] if isinstance(returned, (int, float)) else list(returned or ())
-    if not values:
-        log.warning("Job %d returned no objectives (was anything measured?): it failed", number)
-        return None
-    if len(values) != wanted:
-        raise UserError(
-            f"The jobs return {len(values)} objectives, but hydra.sweeper.direction has {wanted}. "
-            "Accepted: a direction for each of objectives=[…]."
-        )
-    if any(math.isnan(value) for value in values):
-        log.warning("Job %d returned %s, which is no number: it counts as failed", number, values)
-        return None
-    return values
+    for of_job in returned:
+        if of_job.status != JobStatus.COMPLETED:
+            continue
+        found = len(_objectives(of_job.return_value))
+        if not found:
+            raise UserError(
+                "The jobs return no objectives, since nothing is measured. Accepted: another "
+                "choice of evaluate than none."
+            )
+        if found != wanted:
+            raise UserError(
+                f"The jobs return {found} objectives, but hydra.sweeper.direction has {wanted}. "
+                "Accepted: a direction for each of objectives=[…]."
+            )
 
 
 def _distribution(dimension: Dimension) -> Any:

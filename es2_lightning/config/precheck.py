@@ -33,7 +33,8 @@ from es2_lightning.config.job_record import refuse_other_job
 from es2_lightning.config.loading import config_loader
 from es2_lightning.config.overrides import check_key, parse
 from es2_lightning.config.ranks import this_rank
-from es2_lightning.config.search_space import corners
+from es2_lightning.config.search_space import corners, of_override
+from es2_lightning.config.search_space import words as words_of
 from es2_lightning.config.wording import listed
 from es2_lightning.errors import UserError
 
@@ -130,7 +131,7 @@ class Precheck:
         if master.hydra.sweeper._target_ != _BASIC_SWEEPER:
             # What another sweeper will choose is its own affair; some jobs stand for all.
             job.numbers_are_known = False
-            words = [word for word in (next(_values(o), "") for o in of_tasks) if word]
+            words = [next(_values(o)) for o in of_tasks]
             return [hydra_words + words + point for point in corners(master.hydra.sweeper)]
         params = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
         swept = parse(params, job.loader) + of_tasks
@@ -278,12 +279,14 @@ def _timing(number: int | None) -> Iterator[None]:
 
 
 def _values(override: Override) -> Iterator[str]:
-    """The override as it reads in each job; none for a continuous sweep."""
+    """The override as it reads in each job; of a continuous sweep, at one end."""
     if not override.is_sweep_override():
         yield override.input_line or ""
     elif override.is_discrete_sweep():
         for value in override.sweep_string_iterator():
             yield f"{override.get_key_element()}={value}"
+    else:
+        yield from words_of({override.get_key_element(): of_override(override).low})
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

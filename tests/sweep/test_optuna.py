@@ -68,7 +68,7 @@ def test_failed_trials_are_told_and_others_take_their_place(
     assert [state == "COMPLETE" for state in states] == good
     assert {"COMPLETE", "FAIL"} == set(states)
     told = capsys.readouterr()
-    assert "sweep's jobs failed" in told.err and "which is no number" in told.out
+    assert "sweep's jobs failed" in told.err and "it counts as failed" in told.out
     toy(*words, "ckpt_path=last", status=1)
     assert len(trials(the_sweep())) == 8 + states.count("FAIL")
 
