@@ -88,7 +88,9 @@ def shard(root: nn.Module, model: nn.Module, mesh: DeviceMesh, *, offload: bool)
     """
     if isinstance(root, FSDPModule):
         return
-    policy = CPUOffloadPolicy() if offload else OffloadPolicy()
+    # Pinned memory is for a GPU's sake; without one there is nothing to offload from.
+    pinned = CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu")
+    policy = pinned if offload else OffloadPolicy()
     for block in find_structure(model).blocks:
         fully_shard(block, mesh=mesh, offload_policy=policy)
     fully_shard(root, mesh=mesh, offload_policy=policy)

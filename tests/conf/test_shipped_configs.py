@@ -31,6 +31,8 @@ NEEDS = {
     "logger=wandb": ["logger.offline=true"],
     "evaluate=default": list(TINY_EVALUATION),
     "evaluate=organism": list(TINY_EVALUATION),
+    # Otherwise it asks for torchrun or srun, which start it on each machine.
+    "trainer=multinode": ["trainer.num_nodes=1", "trainer.devices=2"],
 }
 REAL = [choice for choice in CHOICES if choice.startswith("model=") and choice != "model=organism"]
 OTHER_PROMPTS = tuple(
@@ -44,6 +46,10 @@ SLOW = (
     "evaluate=organism",
     "evaluate=default",
     "logger=wandb",
+    "trainer=ddp",
+    "trainer=fsdp",
+    "trainer=fsdp_offload",
+    "trainer=multinode",
 )
 
 
