@@ -31,7 +31,7 @@ def train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     (folder / "unlucky.py").write_text(FAILING)
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, "-m", "es2_lightning.train", *SMALL, "evaluate=none", *words],
+        [sys.executable, "-m", "es2_lightning.train", *words, *SMALL, "evaluate=none"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
