@@ -12,7 +12,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -54,23 +54,45 @@ class Moment:
     seconds: float
 
 
-def whole_run(words: Sequence[str], folder: Path) -> Timeline:
+@dataclass(frozen=True)
+class Ended:
+    """How a run's process ended.
+
+    Attributes:
+        phase: The last one that it began; `end` if it was done.
+        status: Its exit status, or minus the number of the signal that ended it.
+    """
+
+    phase: str
+    status: int
+
+
+def whole_run(
+    words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+) -> Timeline:
     """Runs the command to its end."""
-    entries = _run(words, folder, lambda entries: None)
-    assert entries[-1][0] == END, (folder / "log").read_text()
+    entries, status = _run(words, folder, lambda entries: None, environment=environment)
+    assert status == 0 and entries[-1][0] == END, (folder / "log").read_text()
     return Timeline(tuple(entries))
 
 
 def run_killed_at(
-    moment: Moment, words: Sequence[str], folder: Path, *, signum: int = signal.SIGKILL
-) -> str:
-    """Runs the command and kills it; gives the phase in which it died, `end` if it was done."""
+    moment: Moment,
+    words: Sequence[str],
+    folder: Path,
+    *,
+    signum: int = signal.SIGKILL,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Runs the command and sends it a signal."""
 
     def delay(entries: list[tuple[str, float]]) -> float | None:
         names = [name for name, _ in entries]
-        return moment.seconds if names.count(moment.phase) == moment.number + 1 else None
+        reached = names[-1] == moment.phase and names.count(moment.phase) == moment.number + 1
+        return moment.seconds if reached else None
 
-    return _run(words, folder, delay, signum=signum)[-1][0]
+    entries, status = _run(words, folder, delay, signum=signum, environment=environment)
+    return Ended(entries[-1][0], status)
 
 
 def _run(
@@ -79,30 +101,35 @@ def _run(
     delay: Callable[[list[tuple[str, float]]], float | None],
     *,
     signum: int = signal.SIGKILL,
-) -> list[tuple[str, float]]:
+    environment: Mapping[str, str] | None = None,
+) -> tuple[list[tuple[str, float]], int]:
     """Runs it in `folder`; once `delay` gives seconds, it is signalled after these."""
     folder.mkdir(exist_ok=True)
     ours, theirs = _SERVER.Pipe(duplex=False)
-    process = _SERVER.Process(target=_child, args=(list(words), str(folder), theirs))
+    process = _SERVER.Process(
+        target=_child, args=(list(words), str(folder), theirs, dict(environment or {}))
+    )
     process.start()
     theirs.close()
     entries: list[tuple[str, float]] = []
+    signalled = False
     try:
         while True:
             entries.append(ours.recv())
-            if (seconds := delay(entries)) is not None:
+            if not signalled and (seconds := delay(entries)) is not None:
+                signalled = True
                 time.sleep(seconds)
                 assert process.pid is not None
                 os.kill(process.pid, signum)
-                delay = lambda _: None  # noqa: E731
     except EOFError:
         process.join()
-    return entries
+    assert process.exitcode is not None
+    return entries, process.exitcode
 
 
-def _child(words: list[str], folder: str, phases: Connection) -> None:
+def _child(words: list[str], folder: str, phases: Connection, environment: dict[str, str]) -> None:
     os.chdir(folder)
-    os.setpgrp()
+    os.environ.update(environment)
     with open("log", "a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -145,7 +172,7 @@ def _announce_phases(phases: Connection) -> None:
 
         setattr(owner, name, wrapped)
 
-    announced(training_run, "load_prompts", lambda *_: LOADING)
+    announced(training_run, "build_run", lambda *_: LOADING)
     announced(CacheBuild, "setup", lambda *_: CACHE)
     announced(ES2Module, "training_step", lambda module, *_: STAGES[module.schedule.stage_index])
     announced(ES2Module, "validation_step", lambda *_: VALIDATION)
