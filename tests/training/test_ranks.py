@@ -20,9 +20,11 @@ LOSS = {"harmful_kl_weight": 0.5, "separation_weight": 0.5}
 STEPS = {"kl_threshold": 100.0, "max_steps": 10}
 
 
-def on_two(tmp_path: Path, *whats: dict[str, Any]) -> list[dict[str, Any]]:
+def on_two(tmp_path: Path, *settings_of_both: dict[str, Any]) -> list[dict[str, Any]]:
     """Two processes, each with half of every batch."""
-    (tmp_path / "what.json").write_text(json.dumps([what | {"devices": 2} for what in whats]))
+    (tmp_path / "what.json").write_text(
+        json.dumps([what | {"devices": 2} for what in settings_of_both])
+    )
     results = tmp_path / "results.pt"
     done = subprocess.run(
         [

@@ -25,10 +25,10 @@ WHAT: dict[str, Any] = {
 STEPS = (1, 4, 6)
 
 
-def runs(where: str, tmp_path: Path, *whats: dict[str, Any]) -> list[dict[str, Any]]:
+def runs(where: str, tmp_path: Path, *settings_of_both: dict[str, Any]) -> list[dict[str, Any]]:
     if where == "one":
-        return [run(what | {"strategy": "auto", "devices": 1}) for what in whats]
-    return on_two(tmp_path, *(half(what) | {"strategy": where} for what in whats))
+        return [run(what | {"strategy": "auto", "devices": 1}) for what in settings_of_both]
+    return on_two(tmp_path, *(half(what) | {"strategy": where} for what in settings_of_both))
 
 
 def resumed(tmp_path: Path, what: dict[str, Any]) -> list[dict[str, Any]]:
