@@ -7,14 +7,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from es2_lightning.config import job
-from es2_lightning.config.benchmark_check import check_benchmark, check_built, with_shape
+from es2_lightning.config.benchmark_check import check_benchmark, check_built, prepare
 from es2_lightning.config.benchmark_schema import BenchmarkConfig
 from es2_lightning.config.command import command
 from es2_lightning.config.secrets import save_resolved
+from es2_lightning.training.scaling.benchmark import ScalingBenchmark
 from es2_lightning.training.step_benchmark.benchmark import StepBenchmark
 
 if TYPE_CHECKING:
     from es2_lightning.evaluation.progress import Progress
+    from es2_lightning.training.scaling.results import ScalingResult
     from es2_lightning.training.step_benchmark.results import StepResult
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
     schema=BenchmarkConfig,
     check=check_benchmark,
     check_built=check_built,
-    prepare=with_shape,
+    prepare=prepare,
     own_values={"model": "model=hf model.name_or_path={value}"},
 )
 def main(config: BenchmarkConfig) -> None:
@@ -37,6 +39,7 @@ def main(config: BenchmarkConfig) -> None:
     from es2_lightning.config.versions import save_versions
     from es2_lightning.evaluation.progress import rich_progress
     from es2_lightning.reports.benchmark_report import write_benchmark_report
+    from es2_lightning.reports.scaling_report import write_scaling_report
     from es2_lightning.reports.step_benchmark_report import write_step_report
 
     folder = job.output_dir()
@@ -48,6 +51,8 @@ def main(config: BenchmarkConfig) -> None:
     with rich_progress() as progress:
         if isinstance(benchmark, StepBenchmark):
             write = partial(write_step_report, _measure_step(benchmark, config, progress))
+        elif isinstance(benchmark, ScalingBenchmark):
+            write = partial(write_scaling_report, _measure_scaling(benchmark, config, progress))
         else:
             write = partial(write_benchmark_report, _measure_pair(benchmark, config, progress))
     log.info("The figures: %s", write(folder))
@@ -66,6 +71,21 @@ def _measure_step(
         step=config.step,
         device=choose_device(config.device),
         splits=load_prompts(config.data.source) if benchmark.lengths == "data" else None,
+        progress=progress,
+    )
+
+
+def _measure_scaling(
+    benchmark: ScalingBenchmark, config: BenchmarkConfig, progress: Progress
+) -> ScalingResult:
+    """A step on processes, and on clusters."""
+    assert config.model.shape is not None
+    return benchmark(
+        config.model,
+        shape=config.model.shape,
+        step=config.step,
+        threads=config.threads or 1,
+        only_predict=config.device == "meta",
         progress=progress,
     )
 

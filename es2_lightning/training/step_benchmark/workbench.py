@@ -156,7 +156,7 @@ class Workbench:
     def _losses(self, way: Way) -> Step:
         if way.step is None:
             return self._yardstick(way)
-        objective = self._objective(way)
+        objective = self.objective(way)
 
         def losses() -> tuple[Tensor, Tensor]:
             found = objective(self.batch, [self.layer])
@@ -196,7 +196,8 @@ class Workbench:
             PaddedRows.of(harmful, device, length=longest),
         )
 
-    def _objective(self, way: Way) -> ES2Objective:
+    def objective(self, way: Way) -> ES2Objective:
+        """What computes the losses of a way of the training path."""
         if way.name not in self._objectives:
             self._objectives[way.name] = ES2Objective(
                 self.model,
