@@ -17,10 +17,12 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from es2_lightning.config.devices import on_cpu, processes_of, shares
+from es2_lightning.config.going_on import telling_how_to_go_on
 from es2_lightning.config.job_record import tell_killed
 from es2_lightning.config.process_group import ProcessGroup, forwarding, threads_each
 from es2_lightning.config.running import running_command
 from es2_lightning.errors import JobFailed, UserError
+from es2_lightning.stopping import Stopped
 
 log = logging.getLogger(__name__)
 TERMINAL = "terminal.txt"
@@ -67,7 +69,7 @@ def launch(
     Raises:
         UserError: A job asks for more devices than are there for it.
         KeyboardInterrupt: Ctrl-C.
-        SystemExit: A signal told the sweep to end.
+        Stopped: A signal told the sweep to end.
     """
     setup_globals()
     configure_log(sweep.hydra.hydra_logging, sweep.hydra.verbose)
@@ -106,7 +108,8 @@ def launch(
     if came:
         if signal.SIGINT in came:
             raise KeyboardInterrupt
-        raise SystemExit(128 + came[0])
+        with telling_how_to_go_on():
+            raise Stopped(came[0])
     return [returns[job.number] for job in jobs]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,27 @@ def test_ctrl_c_ends_the_sweep(start: Start, tmp_path: Path) -> None:
     assert err.count("Interrupted.") == 1 and "failed" not in err
     assert wait_until_gone(pids)
     assert len(the_jobs(tmp_path)) == 2
+
+
+def test_a_stopped_sweep_says_how_to_go_on(start: Start, tmp_path: Path) -> None:
+    words = ("-m", "seed=1,2,3", "fails=wait", "hydra.launcher.n_jobs=2", "trainer.devices=1")
+    process = start(*words)
+    pids = pids_when_ready(tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM" in err and "ckpt_path=last hydra.sweep.dir=outputs/sweeps/" in err
+    assert wait_until_gone(pids)
+    assert len(the_jobs(tmp_path)) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_none_outlives_the_sweep(start: Start, tmp_path: Path) -> None:
+    process = start("-m", "seed=1,2", "fails=hang", "hydra.launcher.n_jobs=2")
+    pids = pids_when_ready(tmp_path, 4)
+    process.kill()
+    process.communicate()
+    assert wait_until_gone(pids)
 
 
 def test_a_number_that_is_none(together: Done) -> None:
