@@ -37,14 +37,27 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
         self._written_at = -1
+        self._row: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step's metrics: Lightning logs them later, so a run that ends here has them not."""
+        return {"row": self._row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Theirs, to be logged."""
+        self._row = dict(state_dict["row"])
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals from Lightning, which took them just before."""
         stop_signals.be_patient()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals where there was no sanity check."""
+        """Take the signals where there was no sanity check; log the last step's metrics."""
         stop_signals.be_patient()
+        if row := dict(self._row):
+            step = int(row.pop("step"))
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
@@ -52,6 +65,7 @@ class LastCheckpoint(Checkpoint):
         """Write where the step's number is a multiple, and where the run is asked to stop."""
         if trainer.fit_loop._should_accumulate():
             return  # Gradients of the batches so far are in no checkpoint.
+        self._row = _row(trainer)
         stops = self._stops(trainer)
         if stops or trainer.global_step % self.every_n_train_steps == 0:
             self._write(trainer)
@@ -97,6 +111,19 @@ class LastCheckpoint(Checkpoint):
         requeued = asks and requeue()
         saved = f"after {trainer.global_step} optimizer steps, which are saved in {self.path}"
         raise Stopped(signum, f"{saved}; its SLURM job is requeued" if requeued else saved)
+
+
+def _row(trainer: L.Trainer) -> dict[str, float]:
+    """What Lightning is about to log of the step that has just ended; empty where it is not."""
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    if (step + 1) % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        return {}
+    figures = {
+        name: float(value)
+        for name, value in trainer.logged_metrics.items()
+        if name.startswith("train/")
+    }
+    return {"step": step, "epoch": trainer.current_epoch, **figures}
 
 
 def requeue() -> bool:

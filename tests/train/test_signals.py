@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shlex
 import signal
 from pathlib import Path
@@ -80,6 +81,7 @@ def test_a_slurm_job_whose_time_is_up_is_requeued_and_goes_on_by_itself(
     assert list(tmp_path.glob("outputs/*/")) == [run]
     assert f"Going on after {steps} optimizer steps" in (tmp_path / "log").read_text()
     assert (run / ADAPTER).read_bytes() == (whole[0] / ADAPTER).read_bytes(), moment
+    assert (run / "metrics.csv").read_text() == (whole[0] / "metrics.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -98,13 +100,16 @@ def test_sigterm(phase: str, seed: int, whole: tuple[Path, Timeline], tmp_path: 
     moment = whole[1].draw(phase, random.Random(seed))
     if phase == VALIDATION:  # Not the one before training, of which nothing is saved.
         lengths = whole[1].lengths(VALIDATION)
-        moment = Moment(VALIDATION, 1, random.Random(seed).uniform(0, lengths[1]))
+        moment = Moment(VALIDATION, 1, random.Random(seed).uniform(0, lengths[1] / 2))
     ended = run_killed_at(moment, words, tmp_path, signum=signal.SIGTERM)
     log = (tmp_path / "log").read_text()
     assert ended.status == 128 + signal.SIGTERM, (moment, log)
-    assert f"after {saved_steps(tmp_path / 'run')} optimizer steps" in log
+    told = re.search(r"Stopped by SIGTERM(?: after (\d+) optimizer steps)?", log)
+    # Without a number where the training was over by then.
+    assert told is not None and int(told[1] or 8) == saved_steps(tmp_path / "run"), (moment, log)
     whole_run((*words, "ckpt_path=last"), tmp_path)
     assert (tmp_path / "run" / ADAPTER).read_bytes() == (whole[0] / ADAPTER).read_bytes(), moment
+    assert (tmp_path / "run/metrics.csv").read_text() == (whole[0] / "metrics.csv").read_text()
 
 
 def test_where_there_is_nothing_to_save_it_stops_at_once(
