@@ -37,9 +37,9 @@ def test_two_processes_share_a_run(together: Done, tmp_path: Path) -> None:
     ("how", "status", "told"),
     [
         ("mistake", 1, "Rank 1 of 2 failed, and the others were ended.\nError: seed 7 is unlucky"),
-        ("bug", 1, "RuntimeError: a bug\nin two lines"),
-        ("kill", 1, "Error: rank 1 of 2 was ended by SIGKILL"),
-        ("exit", 3, ""),
+        pytest.param("bug", 1, "RuntimeError: a bug\nin two lines", marks=pytest.mark.slow),
+        pytest.param("kill", 1, "rank 1 of 2 was ended by SIGKILL", marks=pytest.mark.slow),
+        pytest.param("exit", 3, "", marks=pytest.mark.slow),
     ],
 )
 def test_one_fails_and_all_end(
@@ -63,6 +63,7 @@ def test_ctrl_c_ends_all(start: Start, tmp_path: Path) -> None:
     assert wait_until_gone(pids)
 
 
+@pytest.mark.slow
 def test_signals_reach_all(start: Start, tmp_path: Path) -> None:
     process = start("fails=wait")
     pids = pids_when_ready(tmp_path, 2)
@@ -92,6 +93,7 @@ def test_one_device_is_no_group(together: Done, tmp_path: Path) -> None:
     assert alone["threads"] is None
 
 
+@pytest.mark.slow
 def test_a_user_s_own_ranks(together: Done, tmp_path: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     # Each would make a folder of its own.
@@ -104,6 +106,7 @@ def test_a_user_s_own_ranks(together: Done, tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_ranks_with_different_configs_stop(together: Done, tmp_path: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     done = together("note=${now:%f}", command=torchrun)
@@ -120,6 +123,7 @@ def test_a_sweep_inside_ranks_is_refused(together: Done, tmp_path: Path) -> None
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_slurm_s_own_ranks(start: Start, tmp_path: Path) -> None:
     """As srun starts them, where rank 0 keeps what they agree by."""
     job = str(os.getpid() % 10000)

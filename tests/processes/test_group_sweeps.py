@@ -17,7 +17,7 @@ def the_jobs(root: Path) -> list[Path]:
     return sorted(path for path in sweep.iterdir() if path.is_dir())
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_four_jobs_of_which_one_fails(n_jobs: int, together: Done, tmp_path: Path) -> None:
     done = together("-m", "seed=1,2,3,4", f"hydra.launcher.n_jobs={n_jobs}", UNLUCKY="2")
     assert done.returncode == 1
@@ -55,6 +55,7 @@ def test_ctrl_c_ends_the_sweep(start: Start, tmp_path: Path) -> None:
     assert len(the_jobs(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_says_how_to_go_on(start: Start, tmp_path: Path) -> None:
     words = ("-m", "seed=1,2,3", "fails=wait", "hydra.launcher.n_jobs=2", "trainer.devices=1")
     process = start(*words)
