@@ -142,8 +142,10 @@ def run_recorded(start: Callable[[], Result], after: Callable[[Path], None]) -> 
     try:
         result = start()
     except BaseException as error:
-        status: Status = "failed" if isinstance(error, Exception) else "interrupted"
-        _end(record, folder, status=status, error=first_line(error))
+        if isinstance(error, Exception):
+            _end(record, folder, status="failed", error=first_line(error))
+        else:
+            _end(record, folder, status="interrupted")
         raise
     else:
         _end(record, folder, status="finished", objectives=result)

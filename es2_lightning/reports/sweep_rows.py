@@ -50,11 +50,6 @@ class SweepRow:
     figures: dict[str, float]
     damaged: bool
 
-    @property
-    def label(self) -> str:
-        """What tells it from the others, seeds apart; its number where nothing does."""
-        return " ".join(self.varying) or f"job {self.record.number}"
-
 
 @dataclass(frozen=True)
 class Spread:

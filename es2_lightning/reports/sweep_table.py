@@ -135,7 +135,9 @@ def summary(rows: Sequence[SweepRow], *, since: float | None = None) -> list[str
         words += f" ({earlier} of them earlier, and not run again)"
     lines = [f"{len(rows)} {'job' if len(rows) == 1 else 'jobs'}: {words}."]
     lines += [
-        f"Job {row.record.number} ({row.label}) {row.record.status}"
+        f"Job {row.record.number}"
+        + (f" ({' '.join(row.varying)})" if row.varying else "")
+        + f" {row.record.status}"
         + (f": {row.record.error}" if row.record.error else ".")
         for row in rows
         if row.record.status in ("failed", "interrupted")
