@@ -78,7 +78,7 @@ def measured_table(result: ScalingResult) -> Table:
             f"{1e3 * run.step_seconds:.0f}",
             f"{1e3 * run.step_seconds_alone:.0f}",
             "–" if run.processes == 1 else f"{run.communication_share:.0%}",
-            f"{counted:.2f} / {predicted:.2f}",
+            "–" if run.processes == 1 else f"{counted:.2f} / {predicted:.2f}",
         )
     return table
 

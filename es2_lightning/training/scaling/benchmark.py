@@ -121,7 +121,7 @@ class ScalingBenchmark:
         runs = [(s, n) for s in self.strategies for n in self.processes]
         measured = []
         for done, (strategy, number) in enumerate([] if only_predict else runs):
-            progress(f"{strategy}, {number} processes", done, len(runs))
+            progress(f"{strategy}, processes: {number}", done, len(runs))
             measured.append(
                 measure_processes(
                     self,

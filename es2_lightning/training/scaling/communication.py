@@ -9,12 +9,14 @@ FSDP2 cuts each parameter along its first dimension into n equal parts, the last
 keeps the parts of a block together (one group), and those of all that is left: embeddings, final
 norm, head (the root's group). With R forward passes of the reference (0 if it is cached):
 
-    all-gather      (2 + R) · Σ blocks  +  root          all weights, frozen ones too
-    reduce-scatter  Σ blocks' trained parameters          LoRA's gradients alone
+    all-gather      (2 + R) · Σ blocks  +  R · block  +  root    all weights, frozen ones too
+    reduce-scatter  Σ blocks' trained parameters                 LoRA's gradients alone
 
 since a block's whole weights are let go after the forward pass and gathered again for the backward
-pass, and the root's are kept. DDP sends all trained gradients in an all-reduce each step (in
-buckets of 25 MiB), nothing of what is frozen, and the buffers of the first device.
+pass, and the root's are kept. Where the reference runs through the same blocks, the backward pass
+fetches one block ahead that it is through with: FSDP2 fetches in the order of all forward passes.
+DDP sends all trained gradients in an all-reduce each step (in buckets of 25 MiB), nothing of what
+is frozen, and the buffers of the first device.
 
 Beside it the step itself (`training/across_ranks.py`): the states whose pairs are separated, and
 the means of the losses.
@@ -98,14 +100,14 @@ def weight_communication(
             broadcast=shape.head_dim * FLOAT32,
             collectives=2,
         )
-    passes = 2 + reference_passes
+    gathers = (2 + reference_passes) * shape.num_layers + reference_passes
     block = list(_block(shape, lora, weight_bytes))
     root = padded_bytes(_root(shape, weight_bytes), devices)
     return Communication(
-        all_gather=passes * shape.num_layers * padded_bytes(block, devices) + root,
+        all_gather=gathers * padded_bytes(block, devices) + root,
         reduce_scatter=shape.num_layers
         * padded_bytes((part for part in block if part[2]), devices),
-        collectives=(passes + 1) * shape.num_layers + 1,
+        collectives=gathers + shape.num_layers + 1,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from es2_lightning.training.cost.named_shapes import NAMED_SHAPES
 from es2_lightning.training.cost.saved_tensors import FLOAT32
+from es2_lightning.training.cost.shapes import ModelShape
 from es2_lightning.training.cost.step_plan import LoraShape
 from es2_lightning.training.scaling.benchmark import layer_of
 from es2_lightning.training.scaling.communication import (
@@ -47,7 +48,7 @@ def measure_processes(
     """
     work = RankWork(
         strategy=strategy,
-        shape=shape,
+        shape=asdict(NAMED_SHAPES[shape]),
         reference=settings.reference,
         hold=settings.reference_cache.hold,
         lora=asdict(settings.lora),
@@ -60,21 +61,21 @@ def measure_processes(
         seed=benchmark.seed,
     )
     found = _run(work, processes)
-    both = [of["alone_seconds"] for of in found]
     return MeasuredRun(
         strategy=strategy,
         processes=processes,
         tokens=work.lengths.tokens,
         seconds=_slowest([of["seconds"] for of in found]),
-        alone_seconds=_slowest(both),
-        counted=found[0]["bytes"],
+        alone_seconds=_slowest([of["alone_seconds"] for of in found]),
+        # Alone, a process hands its gradients to collectives that send nothing.
+        counted=found[0]["bytes"] if processes > 1 else {},
         predicted=closed_form(work, settings, processes),
     )
 
 
 def closed_form(work: RankWork, settings: ModelSettings, processes: int) -> dict[str, int]:
     """Bytes of each kind of collective in one step of this work."""
-    model = NAMED_SHAPES[work.shape]
+    model = ModelShape(**work.shape)
     share = work.share(0, processes)
     total: Communication = weight_communication(
         model,

@@ -18,7 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from es2_lightning.backbone.settings import LoraSettings, ModelSettings
+from es2_lightning.backbone.settings import LoraSettings
+from es2_lightning.training.cost.named_shapes import to_config
+from es2_lightning.training.cost.shapes import ModelShape
 from es2_lightning.training.scaling.collectives import CountCollectives
 from es2_lightning.training.settings import StepSettings
 from es2_lightning.training.sharding import shard
@@ -27,7 +29,7 @@ from es2_lightning.training.step_benchmark.lengths import (
     built_in_lengths,
     random_batch,
 )
-from es2_lightning.training.step_benchmark.subject import config_of, random_model, tune
+from es2_lightning.training.step_benchmark.subject import random_model, tune
 from es2_lightning.training.step_benchmark.ways import configured_way
 from es2_lightning.training.step_benchmark.workbench import Workbench
 
@@ -38,7 +40,7 @@ class RankWork:
 
     Attributes:
         strategy: `ddp` or `fsdp`.
-        shape: A name of `NAMED_SHAPES`; float32.
+        shape: A `ModelShape`; weights in float32.
         reference: `cached` or `adapter`.
         hold: What a cached reference holds.
         lora: `LoraSettings`.
@@ -52,7 +54,7 @@ class RankWork:
     """
 
     strategy: str
-    shape: str
+    shape: dict[str, Any]
     reference: str
     hold: str
     lora: dict[str, Any]
@@ -111,8 +113,7 @@ class _Batched(nn.Module):
 
 
 def _objective(work: RankWork, rank: int, size: int) -> _Batched:
-    settings = ModelSettings(name_or_path=work.shape)
-    config = config_of(settings, work.shape)
+    config = to_config(ModelShape(**work.shape))
     chat_model = random_model(
         config, torch.device("cpu"), dtype="float32", attn_implementation=None, seed=work.seed
     )
