@@ -57,7 +57,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c == "cached" else pytest.mark.slow) for c in CASES],
+)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, strategy: str, case: str) -> None:
     """20 steps over two stages; 2 x (3 + 2) prompts a batch against 6 + 4."""
