@@ -8,7 +8,7 @@ from pathlib import Path
 
 from es2_lightning.config import job
 from es2_lightning.config.command import command
-from es2_lightning.config.job_record import checkpoint_to_go_on_from
+from es2_lightning.config.going_on import checkpoint_to_go_on_from
 from es2_lightning.config.sweep_start import StartedSweep
 from es2_lightning.errors import UserError
 
@@ -49,7 +49,8 @@ def end(started: StartedSweep | None) -> None:
 @command("toy_sweep", schema=ToySweep, after_job=tell, after_jobs=end, conf=Path(os.environ["TOY"]))
 def main(config: ToySweep) -> tuple[float, ...] | None:
     folder = job.output_dir()
-    begins_at = checkpoint_to_go_on_from(config.ckpt_path)
+    checkpoint = checkpoint_to_go_on_from(config.ckpt_path)
+    begins_at = None if checkpoint is None else checkpoint.stem
     with Path("ran.txt").open("a") as file:
         file.write(f"{folder.name} {config.x:g} {begins_at}\n")
     (folder / "config.yaml").touch()
