@@ -49,7 +49,7 @@ def _memory(axes: Axes, result: ScalingResult) -> None:
     axes.plot([], [], color="black", linewidth=1.5, label="there is")
     axes.set_xlabel("GB of a device")
     axes.grid(axis="y", visible=False)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper right")
 
 
 def _time(axes: Axes, result: ScalingResult) -> None:
