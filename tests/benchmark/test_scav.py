@@ -35,8 +35,14 @@ def test_scav_is_ten_times_faster(benchmark: Benchmark) -> None:
     [
         (["benchmark=scav", "benchmark.prompts=0"], "prompts=0: at least 1 is needed"),
         (["benchmark=scav", "+benchmark.foo=1"], "takes no foo"),
-        (["benchmark=scav", "device=meta"], "device=meta goes with benchmark=step only"),
-        (["benchmark=scav", "model.shape=llama3_8b"], "goes with benchmark=step only"),
+        (
+            ["benchmark=scav", "device=meta"],
+            "device=meta goes with benchmark=step and benchmark=scaling only",
+        ),
+        (
+            ["benchmark=scav", "model.shape=llama3_8b"],
+            "goes with benchmark=step and benchmark=scaling only",
+        ),
     ],
 )
 def test_a_mistake_is_a_sentence(

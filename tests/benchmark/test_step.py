@@ -105,7 +105,7 @@ def test_lengths_are_those_of_the_prompts(benchmark: Benchmark, tiny: str, tmp_p
         (["benchmark.kl_positions=response"], "accepted are all, last"),
         (["benchmark.options=[fast]"], "benchmark.options: fast is none"),
         (["benchmark.lengths=nosuch"], "accepted are builtin, data"),
-        (["model=organism", "model.mode=full"], "benchmark=step measures model.mode=lora"),
+        (["model=organism", "model.mode=full"], "a step is measured with model.mode=lora"),
         (["loss=paper"], "takes no choice of loss"),
         (["threads=0"], "threads=0 is not accepted"),
     ],

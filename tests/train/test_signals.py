@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 import re
 import shlex
@@ -109,7 +110,17 @@ def test_sigterm(phase: str, seed: int, whole: tuple[Path, Timeline], tmp_path: 
     assert told is not None and int(told[1] or 8) == saved_steps(tmp_path / "run"), (moment, log)
     whole_run((*words, "ckpt_path=last"), tmp_path)
     assert (tmp_path / "run" / ADAPTER).read_bytes() == (whole[0] / ADAPTER).read_bytes(), moment
-    assert (tmp_path / "run/metrics.csv").read_text() == (whole[0] / "metrics.csv").read_text()
+    # A validation that a signal ends is not made up for.
+    ours, wanted = (_training_metrics(f / "metrics.csv") for f in (tmp_path / "run", whole[0]))
+    assert ours == wanted
+
+
+def _training_metrics(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name.startswith("train/")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def test_where_there_is_nothing_to_save_it_stops_at_once(
