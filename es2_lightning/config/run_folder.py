@@ -19,6 +19,7 @@ from es2_lightning.config import job_record, slurm_job
 from es2_lightning.config.earlier_run import model_name
 from es2_lightning.config.location import package_path
 from es2_lightning.config.model_variant import variant
+from es2_lightning.config.same_sweep import same_sweep
 from es2_lightning.errors import UserError
 
 ROOT = Path("outputs")
@@ -64,10 +65,10 @@ def newest_run(root: Path = ROOT) -> Path:
 def sweep_folder(
     ckpt_path: str | None = None, *, root: Path = SWEEPS, reserve: bool = True
 ) -> Path:
-    """The folder of a sweep.
+    """The folder of a sweep: that of the same sweep, if it was started before.
 
     Args:
-        ckpt_path: `last` goes on: the folder is that of the newest sweep.
+        ckpt_path: `last` goes on: the folder is that of the newest sweep, whatever its words.
         root: holds the sweeps' folders.
         reserve: make the new folder; otherwise only say which it would be.
 
@@ -76,7 +77,9 @@ def sweep_folder(
     """
     if (earlier := slurm_job.earlier_folder(root)) is not None:
         return earlier
-    return newest_sweep(root) if ckpt_path == "last" else new_folder(root, reserve=reserve)
+    if ckpt_path == "last":
+        return newest_sweep(root)
+    return same_sweep(root) or new_folder(root, reserve=reserve)
 
 
 def newest_sweep(root: Path = SWEEPS) -> Path:

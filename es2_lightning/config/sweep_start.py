@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+from es2_lightning.config import job_record
+from es2_lightning.config.same_sweep import remember_sweep
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,12 @@ class SweepStart(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra with the sweep's config."""
         global _started
-        _started = StartedSweep(Path(config.hydra.sweep.dir).absolute(), time.time())
+        folder = Path(config.hydra.sweep.dir).absolute()
+        _started = StartedSweep(folder, time.time())
+        if any(folder.glob(f"*/{job_record.FILE}")):
+            log.info("The sweep in %s goes on. A new one: hydra.sweep.dir=<a new folder>", folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        remember_sweep(folder)
 
 
 def take_started_sweep() -> StartedSweep | None:

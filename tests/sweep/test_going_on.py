@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from es2_lightning.config import job_record
+from es2_lightning.config import job_record, same_sweep
 
 from .conftest import Toy
 
@@ -42,9 +42,22 @@ def test_a_failed_job_goes_on_and_finished_ones_are_not_run_again(
     assert shown.count("is finished already, and not run again") == 5
 
 
-def test_a_new_sweep_runs_all_jobs(toy: Toy) -> None:
-    assert len(toy("-m", "x=1,2")) == len(toy("-m", "x=1,2")) == 2
-    assert len(list(Path("outputs/sweeps").iterdir())) == 2
+def test_the_same_words_start_the_same_sweep(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.txt").write_text("2")
+    assert len(toy("-m", "x=1,2,3", status=1)) == 3
+    Path("bad.txt").unlink()
+    capsys.readouterr()
+    assert toy("-m", "x=1,2,3", "hydra/launcher=basic") == ["1 2 last"]
+    assert f"The sweep in {the_sweep().absolute()} goes on" in capsys.readouterr().out
+    assert toy("-m", "x=1,2,3") == []
+    # Other words, another folder, another version: another sweep.
+    assert len(toy("-m", "x=1,2")) == 2
+    assert len(toy("-m", "x=1,2", "hydra.sweep.dir=mine")) == 2
+    monkeypatch.setattr(same_sweep, "_code_digest", lambda: "another")
+    assert len(toy("-m", "x=1,2")) == 2
+    assert len(list(Path("outputs/sweeps").iterdir())) == 3
 
 
 def test_an_interrupted_job_runs_again(toy: Toy) -> None:

@@ -5,6 +5,7 @@ The processes are forked from one that has imported everything, so that a run co
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -120,7 +121,9 @@ def _run(
                 signalled = True
                 time.sleep(seconds)
                 assert process.pid is not None
-                os.kill(process.pid, signum)
+                # It may have ended in time.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signum)
     except EOFError:
         process.join()
     assert process.exitcode is not None
