@@ -78,6 +78,8 @@ class DiskStore(RowStore):
     @contextmanager
     def building(self, ranks: Ranks) -> Iterator[None]:
         """Other runs wait meanwhile; what they wrote before is here, what is added is theirs."""
+        # Who still opens the store may need the folder that the first one is about to hold.
+        ranks.barrier()
         with self._alone() if ranks.rank == 0 else _nothing():
             if ranks.rank == 0:
                 for left in self.folder.glob(f".*{TEMPORARY}"):

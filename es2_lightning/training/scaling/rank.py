@@ -90,12 +90,16 @@ def measure(work: RankWork) -> dict[str, Any]:
     seconds = _timed(together, work.steps, before=dist.barrier)
     with CountCollectives() as counted:
         together()
+    # Kept beyond its end: gloo's last thread that frees it would wait for the interpreter, which
+    # waits for that thread, where a dispatch mode (the count) was on while it was used.
+    group = dist.group.WORLD
     dist.destroy_process_group()
     # A second model, since the first one is cut into parts; after the steps as before them, so that
     # what else the machine does meanwhile weighs the same on both.
     del objective, together
     objective = _objective(work, rank, size)
     again = _timed(_step(objective, objective), work.steps)
+    del group
     return {"seconds": seconds, "alone_seconds": [*alone, *again], "bytes": dict(counted.bytes)}
 
 
