@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
-from es2_lightning.training.es2_module import ES2Module
+from es2_lightning.training.staged_module import StagedModule
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.reference_cache import CacheCost, CachedReference
@@ -48,7 +48,7 @@ class CacheBuild(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Compute what is missing, in the precision of the training step."""
         datamodule: PromptDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(pl_module, ES2Module)
+        assert isinstance(pl_module, StagedModule)
         batches = pl_module.most_batches(
             steps_per_epoch=math.ceil(
                 len(datamodule.train_dataloader()) / trainer.accumulate_grad_batches

@@ -59,6 +59,23 @@ def require_ours(checkpoint: dict[str, Any]) -> None:
         )
 
 
+def require_same_method(saved: Mapping[str, Any], here: str) -> None:
+    """Refuse to go on with another method than the one that began.
+
+    Args:
+        saved: What the checkpoint says of its run; where it names no method, that was ES2.
+        here: This run's.
+
+    Raises:
+        UserError: They differ.
+    """
+    if (before := saved.get("method", "ES2Module")) != here:
+        raise UserError(
+            f"ckpt_path: the checkpoint was trained by {before}, and this run's method is {here}: "
+            "resume with the same method=…, or start a new run without ckpt_path"
+        )
+
+
 def require_same_keys(module: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Refuse a checkpoint of something else, which non-strict loading would take silently.
 

@@ -15,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from es2_lightning.training.es2_module import ES2Module
 from es2_lightning.training.schedule import StageEnd
+from es2_lightning.training.staged_module import StagedModule
 
 
 class StageDisplay(L.Callback):
@@ -34,7 +34,7 @@ class StageDisplay(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Hear of each stage's end."""
         self._shown = self._console.is_terminal and trainer.is_global_zero
-        assert isinstance(pl_module, ES2Module)
+        assert isinstance(pl_module, StagedModule)
         if self._shown:
             pl_module.on_stage_end.append(self._complete)
 
@@ -42,7 +42,7 @@ class StageDisplay(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
         """Show the bar of a stage that begins."""
-        assert isinstance(pl_module, ES2Module) and pl_module.schedule is not None
+        assert isinstance(pl_module, StagedModule) and pl_module.schedule is not None
         schedule = pl_module.schedule
         if not self._shown or self._progress is not None or schedule.finished:
             return
@@ -69,7 +69,7 @@ class StageDisplay(L.Callback):
         """Move the running stage's bar."""
         if self._progress is None:
             return
-        assert isinstance(pl_module, ES2Module) and pl_module.schedule is not None
+        assert isinstance(pl_module, StagedModule) and pl_module.schedule is not None
         schedule = pl_module.schedule
         logged = trainer.callback_metrics
         loss, kl = (float(logged.get(f"train/{name}", float("nan"))) for name in ("loss", "kl"))
