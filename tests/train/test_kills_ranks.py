@@ -101,7 +101,7 @@ def test_killed_again_and_again(strategy: str, seed: int, tmp_path: Path) -> Non
     lengths = dict(zip(PHASES, (after - before for before, after in pairwise(at)), strict=False))
     rng = random.Random(seed)
     told = []
-    for phase in ("stage 1", SAVE, "loading", "stage 2", "cache build"):
+    for phase in ("loading", "cache build", "stage 1", "stage 2", SAVE):
         command = Command.start(words, killed)
         if not command.reaches(phase):
             break  # All is done.
@@ -113,7 +113,7 @@ def test_killed_again_and_again(strategy: str, seed: int, tmp_path: Path) -> Non
         told.append((phase, wait, victim, status))
         assert all(_is_gone(pid) for pid in pids), told
     print(told)
-    assert [phase for phase, *_ in told][:2] == ["stage 1", SAVE]
+    assert len(told) >= 3, told
     Command.start(words, killed).end()
     assert_ends_alike(killed, whole, told)
 

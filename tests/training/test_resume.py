@@ -72,6 +72,18 @@ def test_after_a_dropped_step(tmp_path: Path) -> None:
     assert 0 < whole.ends[1][2] < 4
 
 
+def test_early_stop(tmp_path: Path) -> None:
+    """Two epochs without improvement end a stage, whichever of their steps it was stopped at."""
+    whole = assert_resumes(
+        tmp_path,
+        [3, 5, 9, 13],
+        schedule=ScheduleSettings(
+            kl_threshold=100.0, max_steps=40, patience=2, min_improvement=0.9
+        ),
+    )
+    assert [reason for _, reason, _ in whole.ends] == ["converged", "converged"]
+
+
 def test_all_weights_train(tmp_path: Path) -> None:
     assert_resumes(tmp_path, [3], mode="full", reference="copy")
 
