@@ -26,6 +26,7 @@ from es2_lightning.training.checkpoints import (
     restore_random_state,
 )
 from es2_lightning.training.datamodule import PromptDataModule
+from es2_lightning.training.resumed_epoch import count_next_epoch
 from es2_lightning.training.schedule import Stage, StageEnd, StageSchedule
 from es2_lightning.training.settings import ScheduleSettings
 from es2_lightning.training.sharding import ShardedStrategy, shard
@@ -152,6 +153,7 @@ class StagedModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Go on with saved random numbers; stop at once where nothing is left to do."""
+        count_next_epoch(self.trainer)
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         saved = [] if self._resumed is None else self._resumed["random_states"]
         if rank < len(saved):

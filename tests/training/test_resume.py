@@ -84,6 +84,21 @@ def test_early_stop(tmp_path: Path) -> None:
     assert [reason for _, reason, _ in whole.ends] == ["converged", "converged"]
 
 
+@pytest.mark.parametrize("steps", [(4, 5), (4, 8), (8, 10), (3, 4)])
+def test_again_and_again(steps: tuple[int, ...], tmp_path: Path) -> None:
+    """What a resumed run saves is as good, also where it went on at an epoch's end."""
+    whole = run()
+    whole.fit(every_step(tmp_path / "0"), enable_checkpointing=True)
+    for number, step in enumerate(steps):
+        resumed = run()
+        checkpoint = tmp_path / str(number) / f"{step}.ckpt"
+        later = every_step(tmp_path / str(number + 1))
+        resumed.fit(later, enable_checkpointing=True, ckpt_path=str(checkpoint))
+    final = trainable(whole.module)
+    for name, parameter in trainable(resumed.module).items():
+        assert torch.equal(parameter, final[name]), name
+
+
 def test_all_weights_train(tmp_path: Path) -> None:
     assert_resumes(tmp_path, [3], mode="full", reference="copy")
 
