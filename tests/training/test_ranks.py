@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from es2_lightning.training.batches import PairedBatch
+from es2_lightning.training.settings import LossSettings
+
 from .rank_run import run
-from .tiny_runs import relative_error
+from .tiny_runs import TinyRun, relative_error
 
 ROOT = Path(__file__).parents[2]
 LOSS = {"harmful_kl_weight": 0.5, "separation_weight": 0.5}
@@ -81,3 +84,33 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, strategy: str, case
     assert relative_error(two["parameters"], one["parameters"]) <= 1e-5
     for name, value in one["metrics"].items():
         assert two["metrics"][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.slow
+def test_each_may_separate_its_own_pairs(tmp_path: Path) -> None:
+    """Without gathering, the first step is the mean of what each share gives alone."""
+    what = {
+        "loss": {"kl_weight": 0.0, "separation_weight": 0.5, "gather_pairs": False},
+        "schedule": {"kl_threshold": 100.0, "max_steps": 1},
+        "harmless_per_batch": 6,
+        "harmful_per_batch": 4,
+    }
+    (two,) = on_two(tmp_path, half(what) | {"strategy": "ddp"})
+    tiny = TinyRun(loss=LossSettings(**what["loss"]), harmless_per_batch=6, harmful_per_batch=4)
+    tiny.module.objective.measure_base_norms(tiny.data.splits.train)
+    tiny.module.model.train()
+    whole = next(iter(tiny.data.train_dataloader()))
+    losses = []
+    for rank in (0, 1):
+        numbers = [*range(rank, 6, 2), *range(6 + rank, 10, 2)]
+        share = PairedBatch(
+            tuple(whole.rows[i] for i in numbers), tuple(whole.harmful[i] for i in numbers)
+        )
+        loss = tiny.module.objective(share, [2]).loss
+        (loss / 2).backward()
+        losses.append(float(loss))
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+    assert two["losses"][0] == pytest.approx(sum(losses) / 2, rel=1e-6)
+    alone = {n: p.grad for n, p in tiny.module.named_parameters() if p.grad is not None}
+    moved = {n: g for n, g in two["gradients"][0].items() if n in alone}
+    assert moved and relative_error(moved, alone) <= 1e-6
