@@ -12,7 +12,7 @@ from es2_lightning.evaluation.attack_rows import curve_of
 from es2_lightning.evaluation.comparison import Comparison
 from es2_lightning.reports.attack_table import NOT_EFFECTIVE
 from es2_lightning.reports.cells import figure as number
-from es2_lightning.reports.pictures.style import looks
+from es2_lightning.reports.pictures.style import Look, looks
 
 AXES = {
     "relative_shift": "largest shift allowed / the layer's mean state norm",
@@ -26,10 +26,22 @@ CLOSEST_TICKS = 0.07
 
 def draw(comparison: Comparison, attack: str, axis: str) -> Figure | None:
     """Both curves with their 95 % intervals, and the budget at which the base yields 95 %."""
+    if not any(curve_of(m, attack, axis) for m in comparison.measurements):
+        return None
     figure = Figure(figsize=(6.8, 4.4), layout="constrained")
     axes = figure.subplots()
+    draw_curves(axes, looks(comparison), attack, axis)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3 if len("".join(labels)) < 60 else 1
+    )
+    return figure
+
+
+def draw_curves(axes: Axes, models: Sequence[Look], attack: str, axis: str) -> None:
+    """The curves of models, and the budget at which the first comparison's base yields 95 %."""
     budgets: set[float] = set()
-    for look in looks(comparison):
+    for look in models:
         curve = curve_of(look.measured, attack, axis)
         if curve is None:
             continue
@@ -53,23 +65,17 @@ def draw(comparison: Comparison, attack: str, axis: str) -> Figure | None:
             alpha=0.15,
             linewidth=0,
         )
-    if not budgets:
-        return None
-    at = comparison.base_budgets.get((attack, axis), math.inf)
+    first = models[0]
+    at = first.comparison.base_budgets.get((attack, axis), math.inf)
     if math.isfinite(at):
-        label = f"{looks(comparison)[0].label} yields 95 % ({number(at, 'number')})"
+        label = f"{first.label} yields 95 % ({number(at, 'number')})"
         axes.axvline(at, color="black", linestyle=":", linewidth=1, label=label)
     _scale(axes, sorted(budgets))
     axes.set_ylim(0, 100)
     axes.set_xlabel(AXES.get(axis, f"{axis.replace('_', ' ')} allowed"))
     axes.set_ylabel("harmful answers recovered, %")
-    works = comparison.effective.get(attack, True)
+    works = first.comparison.effective.get(attack, True)
     axes.set_title(attack if works else f"{attack} ({NOT_EFFECTIVE})")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=3 if len("".join(labels)) < 60 else 1
-    )
-    return figure
 
 
 def _scale(axes: Axes, budgets: Sequence[float]) -> None:

@@ -26,19 +26,25 @@ FADED = 0.35
 HEIGHT = 0.68
 
 
-def draw(comparison: Comparison) -> Figure | None:
+def draw(comparison: Comparison, only: int | None = None) -> Figure:
     """Stacked bars of the headline judge's outcomes, a panel for each model.
 
     An attack that does not work on the base has no bar for the tuned model.
+
+    Args:
+        comparison: Whose outcomes they are.
+        only: Draw one panel: 0, the base's, or 1, the tuned model's.
     """
     attacks = shown_attacks(comparison)
-    columns = len(comparison.measurements)
+    drawn_columns = range(len(comparison.measurements)) if only is None else (only,)
+    columns = len(drawn_columns)
     height = 1.5 + 0.34 * len(attacks)
     figure = Figure(figsize=(1.9 + 3.5 * columns, max(height, 2.6)), layout="constrained")
     panels = figure.subplots(1, columns, sharey=True, squeeze=False)[0]
     n = len(comparison.base.direct["harmful"].prompts)
     drawn = set()
-    for column, (axes, measured) in enumerate(zip(panels, comparison.measurements, strict=True)):
+    for column, axes in zip(drawn_columns, panels, strict=True):
+        measured = comparison.measurements[column]
         for place, shown in enumerate(attacks):
             drawn |= _bar(axes, place, comparison, shown, column)
         axes.set_title(shortened(measured.model, LONGEST_NAME))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from es2_lightning.evaluation.comparison import Comparison
@@ -24,7 +25,7 @@ def draw(comparison: Comparison, layers: Sequence[int]) -> Figure | None:
 
     Each panel has principal components of its own.
     """
-    chosen = _chosen(comparison.base.projections, layers)
+    chosen = drawn_layers(comparison, layers)
     if not chosen:
         return None
     models = len(comparison.measurements)
@@ -44,32 +45,38 @@ def draw(comparison: Comparison, layers: Sequence[int]) -> Figure | None:
                 continue
             projection = by_layer[layer]
             axes.set_visible(True)
-            for points, colour, marker, label in (
-                (projection.harmless, HARMLESS, "o", "harmless"),
-                (projection.harmful, HARMFUL, "^", "harmful"),
-            ):
-                axes.scatter(
-                    [x for x, _ in points],
-                    [y for _, y in points],
-                    s=14,
-                    alpha=0.65,
-                    color=colour,
-                    marker=marker,
-                    linewidths=0,
-                    label=label,
-                )
+            draw_projection(axes, projection)
             axes.set_title(f"{shortened(measured.model, LONGEST_NAME)}, layer {projection.layer}")
-            x, y = projection.explained
-            axes.set_xlabel(f"component 1 ({100 * x:.0f} % of variance)", fontsize=9)
-            axes.set_ylabel(f"component 2 ({100 * y:.0f} %)", fontsize=9)
-            axes.locator_params(nbins=5)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
-def _chosen(projections: Sequence[Projection], layers: Sequence[int]) -> list[int]:
-    there = [projection.layer for projection in projections]
+def draw_projection(axes: Axes, projection: Projection) -> None:
+    """Harmful and harmless states of one model at one layer."""
+    for points, colour, marker, label in (
+        (projection.harmless, HARMLESS, "o", "harmless"),
+        (projection.harmful, HARMFUL, "^", "harmful"),
+    ):
+        axes.scatter(
+            [x for x, _ in points],
+            [y for _, y in points],
+            s=14,
+            alpha=0.65,
+            color=colour,
+            marker=marker,
+            linewidths=0,
+            label=label,
+        )
+    x, y = projection.explained
+    axes.set_xlabel(f"component 1 ({100 * x:.0f} % of variance)", fontsize=9)
+    axes.set_ylabel(f"component 2 ({100 * y:.0f} %)", fontsize=9)
+    axes.locator_params(nbins=5)
+
+
+def drawn_layers(comparison: Comparison, layers: Sequence[int]) -> list[int]:
+    """Those of `layers` of which there are projections; where there are none, some of all."""
+    there = [projection.layer for projection in comparison.base.projections]
     separated = [layer for layer in there if layer in layers]
     if separated or len(there) <= MOST_LAYERS:
         return separated or there

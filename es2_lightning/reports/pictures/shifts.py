@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from es2_lightning.evaluation.comparison import Comparison
 from es2_lightning.reports.attack_table import NOT_EFFECTIVE
 from es2_lightning.reports.pictures.layers import mark_layers
-from es2_lightning.reports.pictures.style import looks
+from es2_lightning.reports.pictures.style import Look, looks
 
 ATTACKS = ("scav", "scav_worst")
 """Whose shifts are drawn: the first of these that was measured."""
@@ -28,19 +28,13 @@ def draw(comparison: Comparison, layers: Sequence[int]) -> Figure | None:
 
     A layer that was not shifted has no point. `layers`, those that were separated, are marked.
     """
-    measured = {row.attack for row in comparison.rows if row.metric in PANELS and row.layer}
-    attack = next((name for name in ATTACKS if name in measured), None)
+    attack = shifting_attack(comparison)
     if attack is None:
         return None
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     panels = figure.subplots(1, 2)
-    every = [s.layer for s in comparison.base.separability]
-    for axes, (metric, (title, unit)) in zip(panels, PANELS.items(), strict=True):
-        _panel(axes, comparison, attack, metric)
-        axes.set_title(title)
-        axes.set_ylabel(unit)
-        axes.set_xlim(min(every) - 0.4, max(every) + 0.4)
-        mark_layers(axes, layers, every)
+    for axes, metric in zip(panels, PANELS, strict=True):
+        draw_shifts(axes, looks(comparison), attack, metric, layers)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     note = "" if comparison.effective.get(attack, True) else f" ({NOT_EFFECTIVE})"
@@ -48,12 +42,31 @@ def draw(comparison: Comparison, layers: Sequence[int]) -> Figure | None:
     return figure
 
 
-def _panel(axes: Axes, comparison: Comparison, attack: str, metric: str) -> None:
+def shifting_attack(comparison: Comparison) -> str | None:
+    """The attack whose shifts are drawn; None where none was measured."""
+    measured = {row.attack for row in comparison.rows if row.metric in PANELS and row.layer}
+    return next((name for name in ATTACKS if name in measured), None)
+
+
+def draw_shifts(
+    axes: Axes, models: Sequence[Look], attack: str, metric: str, layers: Sequence[int]
+) -> None:
+    """The shift at each layer with its 95 % interval, as one of `PANELS`."""
+    _panel(axes, models, attack, metric)
+    title, unit = PANELS[metric]
+    axes.set_title(title)
+    axes.set_ylabel(unit)
+    every = [s.layer for s in models[0].measured.separability]
+    axes.set_xlim(min(every) - 0.4, max(every) + 0.4)
+    mark_layers(axes, layers, every)
+
+
+def _panel(axes: Axes, models: Sequence[Look], attack: str, metric: str) -> None:
     values = []
-    for column, look in enumerate(looks(comparison)):
+    for look in models:
         layers, points = [], []
-        for row in comparison.rows:
-            estimate = (row.base, row.tuned)[column]
+        for row in look.comparison.rows:
+            estimate = (row.base, row.tuned)[look.column]
             if (row.attack, row.metric) != (attack, metric) or row.layer is None or not estimate:
                 continue
             if estimate.value > 0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from es2_lightning.evaluation.comparison import Comparison
@@ -39,22 +40,54 @@ _STYLE: Any = {
 
 
 class Look(NamedTuple):
-    """A model in all pictures: by colour, and by marker where there is no colour."""
+    """A model in all pictures: by colour, and by marker where there is no colour.
 
-    measured: Measurement
+    Attributes:
+        comparison: Whose figures are drawn.
+        column: Which of its models: 0, the base, or 1, the tuned one.
+    """
+
+    comparison: Comparison
+    column: int
     label: str
     colour: str
     marker: str
     linestyle: str
+
+    @property
+    def measured(self) -> Measurement:
+        """The model's measurement."""
+        return self.comparison.measurements[self.column]
 
 
 def looks(comparison: Comparison) -> list[Look]:
     """The models to draw, the base first."""
     styles = ((BASE, "o", "--"), (TUNED, "s", "-"))
     return [
-        Look(measured, shortened(measured.model, LONGEST_LABEL), *style)
-        for measured, style in zip(comparison.measurements, styles, strict=False)
+        Look(comparison, column, shortened(measured.model, LONGEST_LABEL), *style)
+        for column, (measured, style) in enumerate(
+            zip(comparison.measurements, styles, strict=False)
+        )
     ]
+
+
+def one_panel(
+    draw: Callable[[Axes], None], *, size: tuple[float, float] = (4.8, 3.6), columns: int = 3
+) -> Figure:
+    """A figure of a single panel, its legend below where it can cover nothing.
+
+    Args:
+        draw: Draws into the panel.
+        size: Width and height in inches.
+        columns: Of the legend.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    draw(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
+    return figure
 
 
 @contextmanager

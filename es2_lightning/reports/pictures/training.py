@@ -19,28 +19,50 @@ def draw(metrics: Sequence[dict[str, Any]]) -> Figure:
         metrics: What was logged, a dict for each step with `step` and `train/…` keys.
     """
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
-    loss, separation, kl = figure.subplots(1, 3)
-    _line(loss, metrics, "train/loss", TUNED)
-    loss.set_title("Loss")
-    _line(separation, metrics, "train/separation", TUNED)
-    separation.set_title("Separation of the stage's layers")
-    separation.set_ylabel("mean distance, in loss.distance_unit")
-    _line(kl, metrics, "train/kl", HARMLESS, "KL, harmless")
-    _line(kl, metrics, "train/harmful_kl", HARMFUL, "KL, refusals")
-    _line(kl, metrics, "train/kl_threshold", THRESHOLD, "τ", linestyle="--")
-    kl.set_title("KL(base ‖ tuned)")
-    kl.set_ylabel("nats per position")
-    kl.set_yscale("log")
-    # The first step's KL is 0 to rounding, and would stretch the axis by many decades.
-    kl.set_ylim(bottom=1e-5)
-    for axes in (loss, separation, kl):
-        axes.set_xlabel("optimizer step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for boundary in _stage_starts(metrics):
-            axes.axvline(boundary, color="black", linestyle=":", linewidth=1)
-    handles, labels = kl.get_legend_handles_labels()
+    panels = figure.subplots(1, len(PANELS))
+    for axes, panel in zip(panels, PANELS.values(), strict=True):
+        panel(axes, metrics)
+    handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
+
+
+def draw_loss(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    """The loss over the steps."""
+    _line(axes, metrics, "train/loss", TUNED)
+    axes.set_title("Loss")
+    _over_steps(axes, metrics)
+
+
+def draw_separation(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    """The separation of the stage's layers over the steps."""
+    _line(axes, metrics, "train/separation", TUNED)
+    axes.set_title("Separation of the stage's layers")
+    axes.set_ylabel("mean distance, in loss.distance_unit")
+    _over_steps(axes, metrics)
+
+
+def draw_kl(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    """Both KL terms over the steps, and their threshold τ."""
+    _line(axes, metrics, "train/kl", HARMLESS, "KL, harmless")
+    _line(axes, metrics, "train/harmful_kl", HARMFUL, "KL, refusals")
+    _line(axes, metrics, "train/kl_threshold", THRESHOLD, "τ", linestyle="--")
+    axes.set_title("KL(base ‖ tuned)")
+    axes.set_ylabel("nats per position")
+    axes.set_yscale("log")
+    # The first step's KL is 0 to rounding, and would stretch the axis by many decades.
+    axes.set_ylim(bottom=1e-5)
+    _over_steps(axes, metrics)
+
+
+PANELS = {"loss": draw_loss, "separation": draw_separation, "kl": draw_kl}
+
+
+def _over_steps(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for boundary in _stage_starts(metrics):
+        axes.axvline(boundary, color="black", linestyle=":", linewidth=1)
 
 
 def _line(
