@@ -22,14 +22,20 @@ def verdict(comparison: Comparison) -> list[str]:
     """What changed: the worst case first, then what it cost; or what one model alone shows."""
     if comparison.tuned is None:
         return _not_possible(comparison)
-    return [
-        *_worst_case(comparison),
-        *_costs(comparison),
+    cautions = [
         *_not_possible(comparison),
         *_undecided(comparison),
-        *_attacked_collapse(comparison),
-        *_inflation(comparison),
+        *attacked_collapse(comparison),
+        *inflation(comparison),
     ]
+    return [*conclusions(comparison), *cautions]
+
+
+def conclusions(comparison: Comparison) -> list[str]:
+    """The worst case, then what it cost; nothing of a model alone."""
+    if comparison.tuned is None:
+        return []
+    return [*_worst_case(comparison), *_costs(comparison)]
 
 
 def safer_in_the_worst_case(comparison: Comparison) -> bool:
@@ -119,7 +125,7 @@ def _lower_union(comparison: Comparison) -> bool:
     recovered, defended = (comparison.row(WORST, metric) for metric in ("recovered", "defended"))
     if recovered is None or defended is None:
         return False
-    return _changed(recovered) < 0 and _changed(defended) > 0
+    return changed(recovered) < 0 and changed(defended) > 0
 
 
 def _costs(comparison: Comparison) -> list[str]:
@@ -137,7 +143,7 @@ def _costs(comparison: Comparison) -> list[str]:
     sentences = []
     for metric, worse, words in watched:
         row = comparison.row("direct", metric)
-        if row and row.base and row.tuned and _changed(row) == worse:
+        if row and row.base and row.tuned and changed(row) == worse:
             sentences.append(
                 f"{words} from {_percent(row.base.value)} to {_percent(row.tuned.value)}."
             )
@@ -170,7 +176,7 @@ def _undecided(comparison: Comparison) -> list[str]:
     ]
 
 
-def _attacked_collapse(comparison: Comparison) -> list[str]:
+def attacked_collapse(comparison: Comparison) -> list[str]:
     """Attacks under which the tuned model's outputs fall apart, beside what the base's did."""
     found = []
     for name, effective in comparison.effective.items():
@@ -185,7 +191,8 @@ def _attacked_collapse(comparison: Comparison) -> list[str]:
     ]
 
 
-def _inflation(comparison: Comparison) -> list[str]:
+def inflation(comparison: Comparison) -> list[str]:
+    """States that became so much longer that absolute distances say nothing."""
     assert comparison.tuned is not None
     ratios = {
         before.layer: after.distances.mean_norm.value / before.distances.mean_norm.value
@@ -202,7 +209,7 @@ def _inflation(comparison: Comparison) -> list[str]:
     ]
 
 
-def _changed(row: Row) -> int:
+def changed(row: Row) -> int:
     """-1, 0 or 1: whether the tuned model's share is surely lower, neither, or surely higher."""
     if row.base is None or row.tuned is None or row.p_value is None or row.p_value >= ALPHA:
         return 0

@@ -26,7 +26,7 @@ FADED = 0.35
 HEIGHT = 0.68
 
 
-def draw(comparison: Comparison, only: int | None = None) -> Figure:
+def draw(comparison: Comparison, only: int | None = None, *, name: str | None = None) -> Figure:
     """Stacked bars of the headline judge's outcomes, a panel for each model.
 
     An attack that does not work on the base has no bar for the tuned model.
@@ -34,6 +34,7 @@ def draw(comparison: Comparison, only: int | None = None) -> Figure:
     Args:
         comparison: Whose outcomes they are.
         only: Draw one panel: 0, the base's, or 1, the tuned model's.
+        name: What the model of that one panel is called.
     """
     attacks = shown_attacks(comparison)
     drawn_columns = range(len(comparison.measurements)) if only is None else (only,)
@@ -47,7 +48,7 @@ def draw(comparison: Comparison, only: int | None = None) -> Figure:
         measured = comparison.measurements[column]
         for place, shown in enumerate(attacks):
             drawn |= _bar(axes, place, comparison, shown, column)
-        axes.set_title(shortened(measured.model, LONGEST_NAME))
+        axes.set_title(shortened(name or measured.model, LONGEST_NAME))
         axes.set_xlim(0, 100)
         axes.set_xlabel(f"% of {n} harmful prompts")
         axes.grid(axis="y", visible=False)

@@ -1,0 +1,1 @@
+"""Pages for people: a run's `report.html`, and several runs side by side."""
