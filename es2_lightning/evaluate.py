@@ -36,6 +36,7 @@ def main(config: EvaluateConfig) -> None:
 def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     from es2_lightning.config.versions import save_versions
     from es2_lightning.evaluation_run import evaluate
+    from es2_lightning.reports.page.run_page import report_run
     from es2_lightning.reports.run_report import write_report
 
     run = None
@@ -54,6 +55,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         log.info("What was measured is kept in %s; the same command goes on from there.", folder)
         raise
     write_report(comparison, folder, separated_layers=run.layers if run else [])
+    report_run(folder)
     log.info("Figures, generations and pictures: %s", folder)
 
 

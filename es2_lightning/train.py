@@ -63,6 +63,7 @@ def _run(config: TrainConfig) -> tuple[float, ...] | None:
     # Heavy imports stand here, so that `--help` and a mistake in the config answer at once.
     from es2_lightning.config.versions import save_versions
     from es2_lightning.evaluation.headline_figures import headline_figures
+    from es2_lightning.reports.page.run_page import report_run
     from es2_lightning.reports.run_report import write_report
     from es2_lightning.shared_run import measure_alone, save_whole
     from es2_lightning.sweep import current_sweep
@@ -96,6 +97,8 @@ def _run(config: TrainConfig) -> tuple[float, ...] | None:
         run.close()
     if comparison is not None:
         write_report(comparison, folder, separated_layers=run.layers, metrics=run.metrics.read())
+    if run.trainer.is_global_zero:
+        report_run(folder)
     log.info("The run's folder: %s", folder)
     if sweep is not None:
         run.seconds.total = time.monotonic() - began

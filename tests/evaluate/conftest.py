@@ -33,6 +33,8 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Evaluate:
     from es2_lightning.evaluate import main
 
     monkeypatch.chdir(tmp_path)
+    # Tested in tests/reports/page; they would take a second of every run.
+    monkeypatch.setattr("es2_lightning.reports.page.run_page.drawn", lambda drawings: [])
 
     def run(*words: str, status: int = 0) -> None:
         run_command(main, *words, monkeypatch=monkeypatch, status=status)

@@ -37,6 +37,8 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
     from es2_lightning.train import main
 
     monkeypatch.chdir(tmp_path)
+    # Tested in tests/reports/page; they would take a second of every run.
+    monkeypatch.setattr("es2_lightning.reports.page.run_page.drawn", lambda drawings: [])
 
     def run(*words: str, status: int = 0) -> Path:
         run_command(main, *words, monkeypatch=monkeypatch, status=status)

@@ -25,7 +25,7 @@ def test_a_run_leaves_what_it_promises(train: Train, capsys: pytest.CaptureFixtu
     assert "Base against tuned" in shown and f"The run's folder: {folder}" in shown
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names >= {
-        "config.yaml", "versions.json", "metrics.jsonl", "metrics.csv", "table.txt",
+        "config.yaml", "versions.json", "metrics.jsonl", "metrics.csv", "table.txt", "report.html",
         "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
         "checkpoints/last.ckpt", "evaluation/results.json", "evaluation/results.csv",
         "evaluation/generations.jsonl", "pictures/budget_curve.png", "pictures/layers.png",

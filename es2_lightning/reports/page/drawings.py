@@ -25,7 +25,7 @@ from es2_lightning.reports.pictures import (
     shifts,
     training,
 )
-from es2_lightning.reports.pictures.style import house_style, one_panel
+from es2_lightning.reports.pictures.style import Look, house_style, one_panel
 
 log = logging.getLogger(__name__)
 DPI = 150
@@ -106,7 +106,10 @@ def training_drawings(metrics: Sequence[dict[str, Any]]) -> list[Drawing]:
     if not metrics:
         return []
     return [
-        (title, partial(one_panel, partial(training.PANELS[name], metrics=metrics)))
+        (
+            title,
+            partial(one_panel, partial(training.PANELS[name], metrics=metrics), size=(4.2, 3.4)),
+        )
         for name, title in titles.items()
     ]
 
@@ -152,17 +155,18 @@ def shift_drawings(columns: Sequence[Column], separated: Sequence[int]) -> list[
             f"Shift by layer, {title}, {attack}",
             partial(
                 one_panel,
-                partial(
-                    shifts.draw_shifts,
-                    models=looks,
-                    attack=attack,
-                    metric=metric,
-                    layers=separated,
-                ),
+                partial(_shifts, looks=looks, attack=attack, metric=metric, separated=separated),
             ),
         )
         for metric, (title, _) in shifts.PANELS.items()
     ]
+
+
+def _shifts(
+    axes: Axes, *, looks: Sequence[Look], attack: str, metric: str, separated: Sequence[int]
+) -> None:
+    shifts.draw_shifts(axes, looks, attack, metric, separated)
+    axes.set_title(f"Shift by {attack}, {shifts.PANELS[metric][0]}")
 
 
 def _projection(axes: Axes, *, column: Column, layer: int) -> None:

@@ -18,13 +18,14 @@ from es2_lightning.reports.page.examples import example_sections
 from es2_lightning.reports.page.rendering import write_page
 from es2_lightning.reports.page.run_files import EVALUATION, RunFiles, read_run_files
 from es2_lightning.reports.page.tiles import tiles
+from es2_lightning.reports.page.words import JUDGES
 
 log = logging.getLogger(__name__)
 REPORT = "report.html"
 SECTIONS = {
     "short": "In short",
-    "checks": "Careful",
     "attacks": "Attacks",
+    "checks": "Careful",
     "training": "Training",
     "layers": "Inside",
     "figures": "All figures",
@@ -56,11 +57,13 @@ def write_run_page(run: RunFiles) -> Path:
     """Write `report.html` into the run's folder, from what is there."""
     comparison = run.comparison
     columns = columns_of_run(comparison) if comparison else []
+    found = checks(run)
     content: dict[str, Any] = {
         "measured": comparison is not None,
         "tiles": tiles(comparison) if comparison else [],
         "conclusions": conclusions(comparison) if comparison else [],
-        "checks": checks(run),
+        "checks": found,
+        "warned": [check.title for check in found if check.status == "warning"],
         "stages": stage_sentences(run),
         "tables": page_tables(columns),
         "judged": judged(columns),
@@ -77,6 +80,7 @@ def write_run_page(run: RunFiles) -> Path:
     there = {
         "short": content["measured"],
         "attacks": content["measured"],
+        "training": content["training"] or content["stages"],
         "layers": content["layers"] or content["projections"] or content["shifts"],
         "figures": content["tables"],
     }
@@ -113,9 +117,9 @@ def judged(columns: list[Column]) -> str:
     """Who judged, as a sentence."""
     if not columns:
         return ""
-    first, *others = dict.fromkeys(judge for c in columns for judge in c.measured.judges)
-    also = f"; also asked: {', '.join(others)}" if others else ""
-    return f"Judge: {first}{also}."
+    names = dict.fromkeys(judge for c in columns for judge in c.measured.judges)
+    first, *others = (f"{n} ({JUDGES[n]})" if n in JUDGES else n for n in names)
+    return f"Judge: {first}." + (f" Also asked: {', '.join(others)}." if others else "")
 
 
 def _pictures(run: RunFiles, columns: list[Column]) -> dict[str, list[Picture]]:

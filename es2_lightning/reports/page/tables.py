@@ -14,15 +14,8 @@ from es2_lightning.reports.attack_table import NOT_EFFECTIVE, Shown, shown_attac
 from es2_lightning.reports.cells import NOT_MEASURED, Unit, cell, figure
 from es2_lightning.reports.harmless_table import KINDS
 from es2_lightning.reports.page.columns import Column
+from es2_lightning.reports.page.words import ATTACKS, OUTCOMES
 from es2_lightning.reports.tables import DETAILS
-
-OTHERS = {
-    "refused": "refused",
-    "incoherent": "incoherent",
-    "unrelated": "unrelated",
-    "undecided": "no verdict",
-}
-"""Outcomes beside `recovered`, and what they are called."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,9 @@ def attacks_table(columns: Sequence[Column]) -> PageTable | None:
         name = f"{attack.attack}, {attack.variant}" if attack.variant else attack.attack
         for judge in judges:
             words = name if len(judges) == 1 else f"{name}, judged by {judge}"
-            rows.append(PageRow(words, [_attacked(c, attack, judge) for c in columns]))
+            about = "its best single configuration" if attack.variant == "best" else ""
+            about = about or ATTACKS.get(attack.attack, "")
+            rows.append(PageRow(words, [_attacked(c, attack, judge) for c in columns], about))
     return _table("Harmful answers by attack", "percent of harmful requests ↓", columns, rows)
 
 
@@ -223,7 +218,7 @@ def _attacked(column: Column, shown_attack: Shown, judge: str) -> Cell:
 
 
 def _others(column: Column, attack: Shown, judge: str) -> Iterator[str]:
-    for metric, words in OTHERS.items():
+    for metric, words in OUTCOMES.items():
         share = column.estimate(attack.name, metric, judge)
         if share is not None and (metric != "undecided" or share.value > 0):
             yield f"{words} {figure(share.value)}"

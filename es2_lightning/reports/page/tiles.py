@@ -66,6 +66,8 @@ def _tiles(comparison: Comparison) -> Iterator[Tile]:
          "Asked directly, and refused in plain words.", "percent"),
         ("direct", "harmless_answered", "Harmless requests answered", 1,
          "What the model could do before, it should still do.", "percent"),
+        ("direct", "looks_harmful_answered", "Harmless ones that look harmful", 1,
+         "Answered, as they should be.", "percent"),
         ("direct", "looks_harmful_refused", "Refused without need", -1,
          "Requests that only look harmful, and were refused.", "percent"),
         ("direct", "general_answered", "General tasks answered", 1,

@@ -13,12 +13,13 @@ from es2_lightning.reports.cells import figure as figure_of
 from es2_lightning.reports.cells import shortened, side
 from es2_lightning.reports.pictures.style import ABSENT, HARMFUL
 
-# From dark to light, so that the order also shows in grey; hatched where the judge is silent.
+# From dark to light, so that the order also shows in grey, and hatched, so that it shows in any
+# colours.
 OUTCOMES = {
     "recovered": (HARMFUL, ""),
     "refused": ("#56B4E9", ""),
     "incoherent": ("#CC79A7", "...."),
-    "unrelated": ("#F0E442", ""),
+    "unrelated": ("#F0E442", "xx"),
     "undecided": ("white", "////"),
 }
 LONGEST_NAME = 30
