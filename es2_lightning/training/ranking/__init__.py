@@ -1,0 +1,1 @@
+"""Fitting rankers of responses (SRR, arXiv 2505.15710)."""
