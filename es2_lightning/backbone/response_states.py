@@ -5,19 +5,17 @@ Shape legend: N lists, M responses of the longest list, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from es2_lightning.backbone.cache_rows import plan_passes
 from es2_lightning.backbone.chat import Asked, ChatRenderer
 from es2_lightning.backbone.chat_model import eval_mode
 from es2_lightning.backbone.layer_numbers import resolve_layer
-from es2_lightning.backbone.layouts import lay_out
-from es2_lightning.backbone.row_pass import run_rows
+from es2_lightning.backbone.list_passes import read_lists
 from es2_lightning.backbone.token_rows import TokenRow
 from es2_lightning.errors import PromptTooLong, UserError
 
@@ -174,7 +172,6 @@ def tokenize_lists(
     return tokenized
 
 
-@torch.no_grad()
 def states_of_tokens(
     chat_model: ChatModel,
     lists: Sequence[TokenizedList],
@@ -183,37 +180,18 @@ def states_of_tokens(
     batch_tokens: int = PASS_TOKENS,
 ) -> ListStates:
     """The states of lists that are tokens already; see `response_states`."""
-    tokenizer = chat_model.tokenizer
-    rows: list[TokenRow] = []
-    for prompt, responses in lists:
-        rows.append(TokenRow(tuple(prompt), len(prompt) - 1))
-        for response in responses:
-            place = _place(response, tokenizer, reading.response_token)
-            rows.append(TokenRow((*prompt, *response), len(prompt) + place))
-    states: dict[int, Tensor] = {}
-    # The same tokens are computed once: a list may hold a response twice.
-    where: dict[tuple[int, ...], list[int]] = {}
-    for number, row in enumerate(rows):
-        where.setdefault(row.token_ids[: row.needed_length], []).append(number)
-    distinct = [rows[numbers[0]] for numbers in where.values()]
+    if not lists:
+        return ListStates(torch.empty(0, reading.width), (), reading)
     with eval_mode(chat_model.model):
-        for some in plan_passes(distinct, tokens=batch_tokens):
-            layout = lay_out(some, pad_token_id=int(tokenizer.pad_token_id or 0))
-            found = run_rows(
-                chat_model.model, layout.to(chat_model.device), layers=[reading.layer]
-            ).layers[reading.layer]
-            for row, state in zip(some, found.float().cpu(), strict=True):
-                for number in where[row.token_ids[: row.needed_length]]:
-                    states[number] = state
-    ordered = iter(states[number] for number in range(len(rows)))
-    instructions, of_responses = [], []
-    for _, responses in lists:
-        instructions.append(next(ordered))
-        own = [next(ordered) for _ in responses]
-        of_responses.append(torch.stack(own) if own else torch.empty(0, reading.width))
+        found = read_lists(
+            chat_model,
+            [list(_rows(one, chat_model.tokenizer, reading.response_token)) for one in lists],
+            layer=reading.layer,
+            batch_tokens=batch_tokens,
+        )
     return ListStates(
-        torch.stack(instructions) if instructions else torch.empty(0, reading.width),
-        tuple(of_responses),
+        torch.stack([states[0] for states in found]),
+        tuple(states[1:] for states in found),
         reading,
     )
 
@@ -230,11 +208,20 @@ def text_length(response: Sequence[int], tokenizer: object) -> int:
     return end
 
 
+def _rows(one: TokenizedList, tokenizer: object, token: ResponseToken) -> Iterator[TokenRow]:
+    """An instruction and its responses in context, without what stands behind the state read."""
+    prompt, responses = one
+    yield TokenRow(tuple(prompt), len(prompt) - 1)
+    for response in responses:
+        last = len(prompt) + _place(response, tokenizer, token)
+        yield TokenRow((*prompt, *response)[: last + 1], last)
+
+
 def _place(response: Sequence[int], tokenizer: object, token: ResponseToken) -> int:
     """Where a response is read, from its first token on; -1 is the prompt's last token."""
     end = text_length(response, tokenizer)
     if token == "last":
         return end - 1
     special = set(tokenizer.all_special_ids)  # type: ignore[attr-defined]
-    endings: Iterable[int] = (i for i in range(end, len(response)) if response[i] in special)
-    return next(iter(endings), len(response) - 1)
+    endings = (i for i in range(end, len(response)) if response[i] in special)
+    return next(endings, len(response) - 1)
