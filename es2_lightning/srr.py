@@ -26,7 +26,6 @@ from es2_lightning.backbone.ranker import Ranker
 from es2_lightning.backbone.ranker_folder import load_ranker, save_ranker
 from es2_lightning.backbone.response_states import (
     TokenizedList,
-    end_of_turn,
     response_states,
     state_reading,
     states_of_tokens,
@@ -164,7 +163,7 @@ class RankedGeneration:
         self._ranker = ranker
         self._num_candidates = num_candidates
         self._generate: Callable[..., Tensor] = model.generate
-        self._ending = end_of_turn(self._chat_model.renderer)
+        self._ending = self._chat_model.renderer.end_of_turn()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_chat_model"].model, name)
@@ -239,7 +238,8 @@ class RankedGeneration:
 
     def _refuse(self, words: dict[str, Any], number: int) -> None:
         for word, why in REFUSED_WORDS.items():
-            if words.get(word) not in (None, False, 1):
+            value = words.get(word)
+            if value is not None and value is not False and (word, value) != ("num_beams", 1):
                 raise UserError(f"{word}={words[word]} with ranked candidates: {why}")
         if words.get("do_sample") is False and self._num_candidates > 1:
             raise UserError(

@@ -159,7 +159,8 @@ class EncoderLayer(nn.Module):
         return self.feedforward_norm(tokens_NGSH + self._drop(self.down(raised), noise))
 
     def _attention(self, tokens_NGSH: Tensor, seen_NGS: Tensor, noise: RowNoise | None) -> Tensor:
-        heads = (*tokens_NGSH.shape[:-1], self.shape.num_heads, -1)
+        num_heads = self.shape.num_heads
+        heads = (*tokens_NGSH.shape[:-1], num_heads, self.shape.hidden_size // num_heads)
         query, key, value = (
             part.view(heads).transpose(2, 3)
             for part in self.query_key_value(tokens_NGSH).chunk(3, dim=-1)

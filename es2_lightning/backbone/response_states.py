@@ -196,12 +196,6 @@ def states_of_tokens(
     )
 
 
-def end_of_turn(renderer: ChatRenderer) -> list[int]:
-    """The tokens that a chat template puts behind a response's text."""
-    ((_, response),) = renderer.token_lists(["?"], ["."])
-    return list(response[text_length(response, renderer.tokenizer) :])
-
-
 def text_length(response: Sequence[int], tokenizer: object) -> int:
     """How many of a response's tokens are text: those before the end of turn, and before the
     blanks that a template puts there."""
