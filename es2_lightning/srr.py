@@ -29,7 +29,6 @@ from es2_lightning.backbone.response_states import (
     response_states,
     state_reading,
     states_of_tokens,
-    text_length,
 )
 from es2_lightning.errors import UserError
 
@@ -163,7 +162,6 @@ class RankedGeneration:
         self._ranker = ranker
         self._num_candidates = num_candidates
         self._generate: Callable[..., Tensor] = model.generate
-        self._ending = self._chat_model.renderer.end_of_turn()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_chat_model"].model, name)
@@ -224,12 +222,17 @@ class RankedGeneration:
         number: int,
     ) -> list[int]:
         """Which rows the first candidates of each prompt are."""
-        tokenizer, m = self._chat_model.tokenizer, self._num_candidates
-        lists: list[TokenizedList] = []
-        for b, (ids, mask) in enumerate(zip(prompts_BT, mask_BT.bool(), strict=True)):
-            said = [new[row, : lengths[row]].tolist() for row in range(b * m, (b + 1) * m)]
-            responses = [[*ids[: text_length(ids, tokenizer)], *self._ending] for ids in said]
-            lists.append((ids[mask].tolist(), responses))
+        renderer, m = self._chat_model.renderer, self._num_candidates
+        texts = self._chat_model.tokenizer.batch_decode(
+            [row[:length] for row, length in zip(new, lengths, strict=True)],
+            skip_special_tokens=True,
+        )
+        # As a ranker's training lists were tokenized, with the end of turn that a template gives.
+        said = [response for _, response in renderer.token_lists(["?"] * len(texts), texts)]
+        lists: list[TokenizedList] = [
+            (ids[mask].tolist(), said[b * m : (b + 1) * m])
+            for b, (ids, mask) in enumerate(zip(prompts_BT, mask_BT.bool(), strict=True))
+        ]
         scores_BM = self._ranker.scores(
             states_of_tokens(self._chat_model, lists, reading=self._ranker.reading)
         )

@@ -181,12 +181,6 @@ class ChatRenderer:
             for w, c in zip(whole_ids, cut_ids, strict=True)
         ]
 
-    def end_of_turn(self) -> list[int]:
-        """The tokens that stand behind a response's text, such as the end-of-turn token."""
-        asked, word = "?", "response-probe"
-        _, _, behind = self._ending(asked, word, self.render(asked), True).rpartition(word)
-        return list(self.tokenizer(behind, add_special_tokens=False)["input_ids"])
-
     def render(self, prompt: Asked) -> str:
         """The prompt's text as the model sees it, up to where its answer begins.
 

@@ -213,9 +213,3 @@ def test_states_and_responses_are_those_of_the_whole_conversation() -> None:
     outputs = generate(chat_model, prompts, max_new_tokens=4, batch_size=2)
     assert outputs == [generate(chat_model, [p], max_new_tokens=4)[0] for p in prompts]
     assert len(set(outputs)) == 3
-
-
-def test_what_ends_a_response_is_known() -> None:
-    for template in (TEMPLATE, None):
-        tokenizer = tiny_tokenizer(template=template)
-        assert ChatRenderer(tokenizer).end_of_turn() == [tokenizer.eos_token_id]
