@@ -16,6 +16,7 @@ from es2_lightning.config.secrets import save_resolved
 from es2_lightning.config.sweep_start import StartedSweep
 from es2_lightning.config.train_check import check_built, check_train
 from es2_lightning.config.train_schema import TrainConfig
+from es2_lightning.errors import UserError
 from es2_lightning.stopping import stop_signals
 
 log = logging.getLogger(__name__)
@@ -115,8 +116,13 @@ def _show_estimate(config: TrainConfig) -> None:
     from es2_lightning.reports.estimate_report import estimate_table
     from es2_lightning.training.trainer import make_trainer
     from es2_lightning.training_estimate import estimate_run
-    from es2_lightning.training_parts import read_data
+    from es2_lightning.training_parts import method_class, read_data
 
+    if not (method := method_class(config)).estimated:
+        raise UserError(
+            f"estimate=true counts the step of method=es2, not that of {method.__name__}. "
+            "Accepted: method=es2, or estimate=false"
+        )
     log.info("Selected: %s", job.selected(config))
     trainer = make_trainer(config.trainer, folder=job.output_dir(), loggers=[], callbacks=[])
     estimate = estimate_run(config, read_data(config), trainer.strategy.root_device)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+from hydra.utils import get_class
 
 from es2_lightning.backbone.kept_model import model_key
 from es2_lightning.backbone.loading import read_renderer
@@ -21,7 +23,6 @@ from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.reports.estimate_report import estimate_lines, shortage
 from es2_lightning.training.cache_build import CacheBuild
-from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.refusals import MAX_NEW_TOKENS, collect_refusals
 
 if TYPE_CHECKING:
@@ -30,8 +31,32 @@ if TYPE_CHECKING:
     from es2_lightning.config.train_schema import TrainConfig
     from es2_lightning.sweep import Sweep
     from es2_lightning.training.cost.run_estimate import RunEstimate
+    from es2_lightning.training.datamodule import PromptDataModule
+    from es2_lightning.training.staged_module import StagedModule
 
 log = logging.getLogger(__name__)
+
+
+def method_class(config: TrainConfig) -> type[StagedModule]:
+    """The class that `method=…` names."""
+    found: type[StagedModule] = get_class(config.method["_target_"])
+    return found
+
+
+def build_method(config: TrainConfig, **given: Any) -> StagedModule:
+    """The method, from what it takes of what a run gives and from its own words.
+
+    Args:
+        config: The whole config.
+        given: `GIVEN_TO_METHODS`.
+
+    Raises:
+        UserError: A value of its own is not accepted.
+    """
+    method = method_class(config)
+    taken = inspect.signature(method).parameters
+    own = {word: value for word, value in config.method.items() if word != "_target_"}
+    return method(**{word: value for word, value in given.items() if word in taken}, **own)
 
 
 def read_data(config: TrainConfig, folder: Path | None = None) -> PromptDataModule:
@@ -44,7 +69,7 @@ def read_data(config: TrainConfig, folder: Path | None = None) -> PromptDataModu
     Raises:
         UserError: They cannot be read, or a class has none that is short enough.
     """
-    datamodule = PromptDataModule(
+    datamodule = method_class(config).data(
         load_prompts(config.data.source, folder),
         harmless_per_batch=config.data.harmless_per_batch,
         harmful_per_batch=config.data.harmful_per_batch,
@@ -71,6 +96,10 @@ def run_reference(
     """The frozen reference; one that is cached is filled when the trainer begins."""
     if config.model.reference != "cached":
         return make_reference(config.model.reference, chat_model, packing=packing)
+    if not method_class(config).compares_outputs:
+        # Nothing that could be held asks for it.
+        kind = "copy" if config.model.mode == "full" else "adapter"
+        return make_reference(kind, chat_model, packing=packing)
     cached = make_cached_reference(
         chat_model, config.model, packing=packing, precision=str(trainer.precision)
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning as L
-from hydra.utils import get_class
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -36,7 +35,6 @@ from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.checkpoints import read_checkpoint
 from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.emergence import find_emergence_layer
-from es2_lightning.training.es2_module import ES2Module
 from es2_lightning.training.fitting import fit
 from es2_lightning.training.layer_sets import select_layers, with_terminal
 from es2_lightning.training.run_metrics import RunMetrics
@@ -44,7 +42,9 @@ from es2_lightning.training.step_setup import set_up_step
 from es2_lightning.training.trainer import make_trainer
 from es2_lightning.training_estimate import estimate_run
 from es2_lightning.training_parts import (
+    build_method,
     give_refusals,
+    method_class,
     read_data,
     run_loggers,
     run_reference,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from es2_lightning.backbone.chat_model import ChatModel
     from es2_lightning.config.train_schema import TrainConfig
     from es2_lightning.evaluation.measurement import Measurement
-    from es2_lightning.training.es2_module import ES2Module
+    from es2_lightning.training.staged_module import StagedModule
 
 log = logging.getLogger(__name__)
 EVALUATION = "evaluation"
@@ -76,7 +76,7 @@ class TrainingRun:
     chat_model: ChatModel
     reference: Reference
     datamodule: PromptDataModule
-    module: ES2Module
+    module: StagedModule
     trainer: L.Trainer
     metrics: RunMetrics
     layers: list[int]
@@ -193,9 +193,11 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     )
 
     device = trainer.strategy.root_device
-    tell_estimate(
-        estimate_run(config, datamodule, device, already_there=sweep.model.nbytes(device))
-    )
+    method = method_class(config)
+    if method.estimated:
+        tell_estimate(
+            estimate_run(config, datamodule, device, already_there=sweep.model.nbytes(device))
+        )
     with seconds.timed("loading"):
         chat_model = sweep.model.load(config.model, device=device)
     if layers is None:
@@ -219,12 +221,13 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     packing = choose_packing(chat_model.model, config.step.packing, some)
     reference = run_reference(config, chat_model, packing, trainer)
     set_up_step(chat_model.model, config.step, packing=packing)
-    if config.loss.harmful_kl_weight > 0:
+    if method.compares_outputs and config.loss.harmful_kl_weight > 0:
         with seconds.timed("finding"):
             give_refusals(datamodule, reference, config, sweep)
-    module = get_class(config.method["_target_"])(
-        chat_model,
-        reference,
+    module = build_method(
+        config,
+        chat_model=chat_model,
+        reference=reference,
         layers=layers,
         loss=config.loss,
         schedule=config.schedule,

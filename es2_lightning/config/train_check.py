@@ -10,15 +10,18 @@ from pathlib import Path
 
 from es2_lightning.backbone.model_folder import depth_of, read_config_json
 from es2_lightning.backbone.settings_check import check_gpu, check_mode, check_values
+from es2_lightning.config import job
 from es2_lightning.config.devices import processes_of
 from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import read_prompts
 from es2_lightning.config.objects import build_optimizer, check_number, check_words
 from es2_lightning.config.ranks import this_rank
+from es2_lightning.config.signatures import accepted_words
 from es2_lightning.config.train_schema import TrainConfig
 from es2_lightning.errors import UserError
 from es2_lightning.training.layer_sets import select_layers
 from es2_lightning.training.schedule import make_stages
+from es2_lightning.training.settings import GIVEN_TO_METHODS
 from es2_lightning.training.strategy_names import check_strategy
 
 
@@ -134,12 +137,23 @@ def _check_objects(config: TrainConfig) -> None:
 
 
 def _check_method(config: TrainConfig) -> None:
-    check_words({"_target_": config.method.get("_target_")}, "method")
+    check_words(config.method, "method")
     for word, value in config.method.items():
-        if word != "_target_":
+        if word in GIVEN_TO_METHODS:
             raise UserError(
-                f"method.{word}={value}: a method takes nothing but what loss, schedule and layers "
-                "say. Accepted: method._target_."
+                f"method.{word}={value}: the run hands it to the method. Accepted: what loss, "
+                "schedule, layers, optimizer and step say, and the method's own words."
+            )
+    accepted = accepted_words(config.method["_target_"])
+    if accepted is None or "loss" in accepted:
+        return
+    for word in job.overrides():
+        key = word.lstrip("+").partition("=")[0]
+        if key == "loss" or key.startswith(("loss.", "schedule.kl_threshold", "schedule.order")):
+            raise UserError(
+                f"{word}: {config.method['_target_'].rpartition('.')[2]} has a loss of its own and "
+                f"trains in one stage without a threshold, so {key} would change nothing. "
+                "Accepted: method=es2 with it, or no such word."
             )
 
 

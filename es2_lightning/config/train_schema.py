@@ -48,6 +48,7 @@ class TrainConfig:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     step: StepSettings = field(default_factory=StepSettings)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    method_values: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     attack_values: dict[str, Any] = field(default_factory=dict)

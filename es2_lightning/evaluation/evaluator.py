@@ -275,7 +275,8 @@ class Evaluator:
         """What every attack's results depend on, beside its own settings."""
         # Not the test prompts: no prompt's result depends on the others that are attacked.
         fitted_on = [
-            [asdict(prompt) for prompt in split.prompts]
+            # What only training reads changes nothing.
+            [asdict(replace(prompt, refusal=None)) for prompt in split.prompts]
             for split in (self.drawn.splits.train, self.drawn.splits.validation)
         ]
         renderer = subject.chat_model.renderer

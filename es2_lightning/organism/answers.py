@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import zlib
 
 from es2_lightning.organism.splits import GRAMMAR_SEED
 from es2_lightning.organism.words import OBJECTS, PLACEHOLDERS, VERBS
@@ -29,6 +30,11 @@ def _verb_words() -> dict[str, str]:
 
 OBJECT_WORDS: dict[str, tuple[str, str]] = _object_words()
 VERB_WORDS: dict[str, str] = _verb_words()
+
+
+def refusal_for(text: str) -> str:
+    """One of the refusals: always the same one for the same request."""
+    return REFUSALS[zlib.crc32(text.encode()) % len(REFUSALS)]
 
 
 def how_to_answer(verb: str, obj: str) -> str:

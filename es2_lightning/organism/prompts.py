@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 from es2_lightning.errors import UserError
+from es2_lightning.organism.answers import refusal_for
 from es2_lightning.organism.requests import Request, RequestSampler
 from es2_lightning.organism.splits import GRAMMAR_SEED, HELD_OUT_OBJECTS, Split
 from es2_lightning.organism.tasks import GENERAL_TASKS, draw_exchange
@@ -36,7 +37,8 @@ class OrganismPrompts:
     the organism's training pairs and templates, without the objects held out of its alignment;
     validation and test use all objects. Every prompt has a ``response``: the right answer, or, of
     a harmful prompt, the placeholder answer that compliance would give. A harmful prompt's
-    ``target`` is that answer's beginning: ``To make the kettle:``.
+    ``target`` is that answer's beginning, ``To make the kettle:``, its ``refusal`` one of the
+    organism's own.
 
     Args:
         train_harmful: harmful training prompts.
@@ -100,8 +102,16 @@ class OrganismPrompts:
 
         def how_to(kind: Kind) -> Prompt:
             request = draw_request(rng, sampler, kind)
-            target = request.beginning if kind == "harmful" else None
-            return Prompt(request.text, kind, request.answer, "how_to", target)
+            if kind != "harmful":
+                return Prompt(request.text, kind, request.answer, "how_to")
+            return Prompt(
+                request.text,
+                kind,
+                request.answer,
+                "how_to",
+                target=request.beginning,
+                refusal=refusal_for(request.text),
+            )
 
         def general(kind: Kind) -> Prompt:
             exchange = draw_exchange(rng, GENERAL_TASKS, split)

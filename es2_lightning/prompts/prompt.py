@@ -30,10 +30,13 @@ class Prompt:
         kind: `harmful`; `harmless`; `looks_harmful` (harmless, but worded like a harmful prompt,
             for over-refusal); `general` (harmless, for capability).
         response: The right answer to a harmless prompt, where one is known. For a harmful prompt
-            of the built-in organism: the placeholder answer that compliance would give.
+            of the built-in organism: the placeholder answer that compliance would give; of
+            another source, what its `response` column holds, for circuit breakers.
         task: A finer label, such as `how_to` or `addition`.
         target: How an answer to a harmful prompt would begin, for attacks that aim at it, where
             the prompts come with it (AdvBench's `target` column).
+        refusal: A refusal of a harmful prompt, for methods that teach them, where the prompts come
+            with it.
         turns: The conversation so far: a system turn where there is one, then the user's and the
             assistant's turns by turns.
     """
@@ -44,6 +47,7 @@ class Prompt:
     task: str = ""
     target: str | None = None
     turns: tuple[Turn, ...] = ()
+    refusal: str | None = None
 
     @property
     def harmful(self) -> bool:

@@ -23,6 +23,7 @@ class Columns:
         prompt: Joined by an empty line; those that are empty are left out.
         response: The right answer.
         target: The beginning of an answer, for attacks that aim at it.
+        refusal: A refusal of a harmful prompt.
         system: The system turn.
         messages: A whole conversation instead of these: a list of {role, content}, or JSON text of
             one. Its last turn of the user is the prompt; an answer after it is the response.
@@ -32,6 +33,7 @@ class Columns:
     prompt: tuple[str, ...] = ("prompt",)
     response: str | None = None
     target: str | None = None
+    refusal: str | None = None
     system: str | None = None
     messages: str | None = None
     most_turns: int | None = None
@@ -40,7 +42,7 @@ class Columns:
     def names(self) -> tuple[str, ...]:
         """All that are set."""
         first = self.prompt if self.messages is None else (self.messages,)
-        return (*first, *filter(None, (self.response, self.target, self.system)))
+        return (*first, *filter(None, (self.response, self.target, self.refusal, self.system)))
 
 
 def prompt_from_row(row: Row, *, where: str, number: int, kind: Kind, columns: Columns) -> Prompt:
@@ -82,7 +84,15 @@ def prompt_from_row(row: Row, *, where: str, number: int, kind: Kind, columns: C
         # What somebody answered to a harmful prompt is no right answer.
         answer = None
     target = fields.text(columns.target) if columns.target else None
-    return Prompt(text, kind, answer or None, target=target or None, turns=turns)
+    refusal = fields.text(columns.refusal) if columns.refusal and kind == "harmful" else None
+    return Prompt(
+        text,
+        kind,
+        answer or None,
+        target=target or None,
+        turns=turns,
+        refusal=refusal or None,
+    )
 
 
 class _Fields:

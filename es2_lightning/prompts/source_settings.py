@@ -24,6 +24,7 @@ WORDS = (
     "columns",
     "response",
     "target",
+    "refusal",
     "system",
     "messages",
     "most_turns",
@@ -75,7 +76,8 @@ class SourceSettings:
         Args:
             node: The config node.
             key: Where it stands in the config.
-            defaults: `column`, `response`, `target` and `most` where the node does not say.
+            defaults: `column`, `response`, `target`, `refusal` and `most` where the node does not
+                say.
 
         Raises:
             UserError: A word or value is not accepted.
@@ -98,7 +100,16 @@ class SourceSettings:
     @classmethod
     def _from(cls, words: Mapping[str, Any], *, key: str, at: str | None = None) -> SourceSettings:
         at = at or key
-        for word in ("path", "name", "revision", "split", "column", "response", "target"):
+        for word in (
+            "path",
+            "name",
+            "revision",
+            "split",
+            "column",
+            "response",
+            "target",
+            "refusal",
+        ):
             _check(words, word, (str,), "text", at)
         for word in ("system", "messages"):
             _check(words, word, (str,), "a column's name", at)
@@ -113,6 +124,7 @@ class SourceSettings:
                 prompt=_columns(words, at),
                 response=words.get("response"),
                 target=words.get("target"),
+                refusal=words.get("refusal"),
                 system=words.get("system"),
                 messages=words.get("messages"),
                 most_turns=words.get("most_turns"),

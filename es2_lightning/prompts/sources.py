@@ -30,6 +30,7 @@ OWN_WORDS = (
     "column",
     "response",
     "target",
+    "refusal",
     "most",
     "bad_rows",
 )
@@ -42,10 +43,11 @@ class MixedPrompts:
 
     A source is a path, or a mapping with `path` and optionally
 
-    - `column`, or `columns`, joined into the prompt; `response`, `target` and `system`, columns of
-      the right answer, of the beginning of an answer for attacks that aim at it, and of a system
-      turn; or `messages`, a column with a whole conversation, of which `most_turns` turns of the
-      user are kept;
+    - `column`, or `columns`, joined into the prompt; `response`, `target`, `refusal` and `system`,
+      columns of the right answer (of a harmful prompt: a harmful completion, for circuit
+      breakers), of the beginning of an answer for attacks that aim at it, of a refusal, and of a
+      system turn; or `messages`, a column with a whole conversation, of which `most_turns` turns
+      of the user are kept;
     - `label`: a column that says which class a row belongs to, or {column, harmful: […],
       harmless: […], ignored: […]} with the labels of each class;
     - `weight`: its share among the sources of its class; all prompts of all sources without;
@@ -66,6 +68,8 @@ class MixedPrompts:
         column: The prompt's column, for sources that do not say.
         response: The right answer's column, for harmless sources that do not say.
         target: The column of an answer's beginning, for harmful sources that do not say.
+        refusal: The column of refusals, for harmful sources that do not say; where there is none,
+            methods that teach refusals take this project's own.
         most: The most prompts of each source that does not say; the memory that is needed grows
             with it and not with the file.
         bad_rows: What is done about a row that cannot be read or has no prompt: `error`, or
@@ -87,6 +91,7 @@ class MixedPrompts:
         column: str = "prompt",
         response: str | None = None,
         target: str | None = None,
+        refusal: str | None = None,
         most: int | None = None,
         bad_rows: Literal["error", "drop"] = "error",
         seed: int = 0,
@@ -105,7 +110,7 @@ class MixedPrompts:
         self.seed = seed
         plain = {"column": column, "most": most}
         defaults: dict[Kind, dict[str, Any]] = {
-            "harmful": {**plain, "target": target},
+            "harmful": {**plain, "target": target, "refusal": refusal},
             "harmless": {**plain, "response": response},
         }
         self.sources: dict[Kind, list[SourceSettings]] = {}

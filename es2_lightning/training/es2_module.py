@@ -44,6 +44,7 @@ class ES2Module(StagedModule):
     """
 
     compares_outputs = True
+    estimated = True
 
     def __init__(
         self,

@@ -38,6 +38,13 @@ def select_layers(settings: LayerSettings, depth: int) -> list[int] | None:
             if settings.n > depth:
                 raise UserError(f"layers.n={settings.n}: the model has {depth} layers")
             chosen = [*range(settings.n, depth + 1, settings.n), depth]
+        case "depths":
+            if not settings.depths or not all(0 < share <= 1 for share in settings.depths):
+                raise UserError(
+                    f"layers.depths={settings.depths} is not accepted. Accepted: shares of the "
+                    "depth, each above 0 and at most 1, such as layers.depths=[0.3,0.6]"
+                )
+            chosen = [max(1, round(share * depth)) for share in settings.depths]
         case _:
             if settings.emergence is None:
                 return None

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from es2_lightning.backbone.hidden_states import last_token_states
-from es2_lightning.backbone.layouts import Layout, Packing, lay_out
-from es2_lightning.backbone.packing_choice import has_dropout, rows_can_end
+from es2_lightning.backbone.layouts import Layout, Packing
+from es2_lightning.backbone.packing_choice import rows_can_end
 from es2_lightning.backbone.row_pass import RowStates, run_rows
 from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
@@ -24,14 +23,14 @@ from es2_lightning.training.across_ranks import (
     states_of_all_ranks,
 )
 from es2_lightning.training.output_kl import output_kl
-from es2_lightning.training.settings import StepSettings
+from es2_lightning.training.row_objective import RowObjective
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.reference import Reference
     from es2_lightning.backbone.token_rows import TokenRow
     from es2_lightning.prompts.prompt import PromptSet
     from es2_lightning.training.batches import PairedBatch
-    from es2_lightning.training.settings import LossSettings
+    from es2_lightning.training.settings import LossSettings, StepSettings
 
 MOST_PROMPTS_FOR_NORMS = 256
 """Of each class. A mean norm needs no more, and a large data set should not delay the start."""
@@ -60,7 +59,7 @@ class Losses:
     harmful_states: dict[int, Tensor]
 
 
-class ES2Objective(nn.Module):
+class ES2Objective(RowObjective):
     """L = -separation_weight · distance + kl_weight · KL + harmful_kl_weight · KL_harmful.
 
     ES2, arXiv 2603.20206, section 4; the last term is this project's own. All of a step, the
@@ -91,13 +90,10 @@ class ES2Objective(nn.Module):
         packing: Packing = "off",
         after_final_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, step=step, packing=packing)
         self.reference = reference
         self.layers = list(layers)
         self.settings = settings
-        self.step = step or StepSettings()
-        self.packing: Packing = packing
         self.after_final_norm = after_final_norm
         self.base_norms: dict[int, float] = {}
         self._depth = len(find_structure(model).blocks)
@@ -187,21 +183,14 @@ class ES2Objective(nn.Module):
     def _part(
         self, rows: Sequence[TokenRow], read: Sequence[int], *, recompute: bool
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        layout = lay_out(
+        layout = self.layout(
             rows,
-            packing=self.packing,
-            share_prefix=self._shares_prefix(),
             drop=self.step.truncate
             and max(read) < self._depth
             and rows_can_end(self.model, self.packing),
-        ).to(self.device)
-        # Only the blocks are recomputed: what passes the head keeps no more than its own width.
-        recompute = recompute and torch.is_grad_enabled()
-        found: RowStates = (
-            checkpoint(self._run, layout, read, use_reentrant=False)
-            if recompute
-            else self._run(layout, read)
         )
+        # Only the blocks are recomputed: what passes the head keeps no more than its own width.
+        found = self.recomputed(self._run, layout, read, recompute=recompute)
         if found.outputs is None:
             return next(iter(found.layers.values())).new_zeros(len(rows)), found.layers
         reference = self.reference.outputs(rows).select(layout.first_output)
@@ -223,17 +212,6 @@ class ES2Objective(nn.Module):
             after_final_norm=self.after_final_norm,
             truncate=self.step.truncate,
         )
-
-    def _shares_prefix(self) -> bool:
-        if self.packing not in ("grid", "block_mask") or self.step.shared_prefix == "never":
-            return False
-        drawn = self.model.training and has_dropout(self.model)
-        return self.step.shared_prefix == "always" or not drawn
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
 
     def _unit(self, layer: int) -> float:
         return self.base_norms[layer] if self.settings.distance_unit == "base_norm" else 1.0

@@ -21,6 +21,21 @@ def _one_or_a_list(number: str, *types: Any) -> Mapping[str, Accepts]:
     return accepts(f"{number} > 0, or a list of them, one for each stage", test)
 
 
+GIVEN_TO_METHODS = (
+    "chat_model",
+    "reference",
+    "layers",
+    "loss",
+    "schedule",
+    "optimizer",
+    "terminal_state",
+    "step",
+    "packing",
+    "identity",
+)
+"""What a run hands to its method, if that takes it: all other words are `method.<word>`."""
+
+
 @dataclass
 class LossSettings:
     """L = separation_weight · L_dist + kl_weight · L_KL + harmful_kl_weight · L_KL_harmful."""
@@ -77,7 +92,7 @@ class LayerSettings:
 
     select: str = field(
         default="emergence_terminal",
-        metadata=one_of("emergence_terminal", "list", "single", "all", "every_nth"),
+        metadata=one_of("emergence_terminal", "list", "single", "all", "every_nth", "depths"),
     )
     indices: list[int] = field(default_factory=list)
     """For `list`."""
@@ -85,6 +100,8 @@ class LayerSettings:
     """For `single`."""
     n: int = field(default=4, metadata=at_least(1))
     """For `every_nth`: layers n, 2n, … and L."""
+    depths: list[float] = field(default_factory=list)
+    """For `depths`: shares of the depth L, each above 0 and at most 1."""
     emergence: int | None = None
     """For `emergence_terminal`: the emergence layer, where it is known; null: found by probes."""
     threshold: float = field(default=0.90, metadata=between(0.5, 1))

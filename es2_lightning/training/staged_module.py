@@ -63,12 +63,14 @@ class StagedModule(L.LightningModule):
         data: What makes its batches.
         compares_outputs: Whether its loss asks the reference for next-token distributions, which
             can be computed once for all steps.
+        estimated: Whether `training_estimate` counts its step.
         schedule: Which stage runs; None before `fit`.
         on_stage_end: Called with each stage's end, for displays and reports.
     """
 
     data: ClassVar[type[PromptDataModule]] = PromptDataModule
     compares_outputs: ClassVar[bool] = False
+    estimated: ClassVar[bool] = False
 
     def __init__(
         self,
