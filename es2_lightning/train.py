@@ -12,11 +12,11 @@ from es2_lightning.config.command import command
 from es2_lightning.config.devices import processes_of
 from es2_lightning.config.going_on import checkpoint_to_go_on_from, telling_how_to_go_on
 from es2_lightning.config.job_record import records
+from es2_lightning.config.method_words import ignored_words
 from es2_lightning.config.secrets import save_resolved
 from es2_lightning.config.sweep_start import StartedSweep
 from es2_lightning.config.train_check import check_built, check_train
 from es2_lightning.config.train_schema import TrainConfig
-from es2_lightning.errors import UserError
 from es2_lightning.stopping import stop_signals
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ def _run(config: TrainConfig) -> tuple[float, ...] | None:
         return None
     folder = job.output_dir()
     log.info("Selected: %s", job.selected(config))
+    for sentence in ignored_words(config.method, job.overrides()):
+        log.warning(sentence)
     save_resolved(job.composed_config(), folder / "config.yaml")
     save_versions(folder / "versions.json", seed=config.seed)
 
@@ -116,13 +118,8 @@ def _show_estimate(config: TrainConfig) -> None:
     from es2_lightning.reports.estimate_report import estimate_table
     from es2_lightning.training.trainer import make_trainer
     from es2_lightning.training_estimate import estimate_run
-    from es2_lightning.training_parts import method_class, read_data
+    from es2_lightning.training_parts import read_data
 
-    if not (method := method_class(config)).estimated:
-        raise UserError(
-            f"estimate=true counts the step of method=es2, not that of {method.__name__}. "
-            "Accepted: method=es2, or estimate=false"
-        )
     log.info("Selected: %s", job.selected(config))
     trainer = make_trainer(config.trainer, folder=job.output_dir(), loggers=[], callbacks=[])
     estimate = estimate_run(config, read_data(config), trainer.strategy.root_device)

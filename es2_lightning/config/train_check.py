@@ -7,21 +7,20 @@ is told before they are imported, which takes seconds.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from es2_lightning.backbone.model_folder import depth_of, read_config_json
 from es2_lightning.backbone.settings_check import check_gpu, check_mode, check_values
-from es2_lightning.config import job
 from es2_lightning.config.devices import processes_of
 from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import read_prompts
+from es2_lightning.config.method_words import check_method
 from es2_lightning.config.objects import build_optimizer, check_number, check_words
 from es2_lightning.config.ranks import this_rank
-from es2_lightning.config.signatures import accepted_words
 from es2_lightning.config.train_schema import TrainConfig
 from es2_lightning.errors import UserError
 from es2_lightning.training.layer_sets import select_layers
 from es2_lightning.training.schedule import make_stages
-from es2_lightning.training.settings import GIVEN_TO_METHODS
 from es2_lightning.training.strategy_names import check_strategy
 
 
@@ -56,6 +55,8 @@ def check_built(config: TrainConfig) -> None:
     if this_rank() is None:
         processes_of(config.trainer)
     build_optimizer(config.optimizer)
+    if config.estimate:
+        _check_estimated(config.method["_target_"])
     check_gpu(config.model)
     from es2_lightning.training.trainer import make_trainer
 
@@ -127,7 +128,7 @@ def _check_objects(config: TrainConfig) -> None:
         check_words(logger, "logger")
     for name, node in config.callbacks.items():
         check_words(node, f"callbacks.{name}")
-    _check_method(config)
+    check_method(config.method)
     if config.judge:
         build_judges(config.judge)
     if config.evaluate.enabled:
@@ -136,25 +137,15 @@ def _check_objects(config: TrainConfig) -> None:
         build_capability(config.capability)
 
 
-def _check_method(config: TrainConfig) -> None:
-    check_words(config.method, "method")
-    for word, value in config.method.items():
-        if word in GIVEN_TO_METHODS:
-            raise UserError(
-                f"method.{word}={value}: the run hands it to the method. Accepted: what loss, "
-                "schedule, layers, optimizer and step say, and the method's own words."
-            )
-    accepted = accepted_words(config.method["_target_"])
-    if accepted is None or "loss" in accepted:
-        return
-    for word in job.overrides():
-        key = word.lstrip("+").partition("=")[0]
-        if key == "loss" or key.startswith(("loss.", "schedule.kl_threshold", "schedule.order")):
-            raise UserError(
-                f"{word}: {config.method['_target_'].rpartition('.')[2]} has a loss of its own and "
-                f"trains in one stage without a threshold, so {key} would change nothing. "
-                "Accepted: method=es2 with it, or no such word."
-            )
+def _check_estimated(target: str) -> None:
+    from hydra.utils import get_class
+
+    method: Any = get_class(target)
+    if not method.estimated:
+        raise UserError(
+            f"estimate=true counts the step of method=es2, not that of {method.__name__}. "
+            "Accepted: method=es2, or estimate=false."
+        )
 
 
 def _check_layers(config: TrainConfig, depth: int) -> None:

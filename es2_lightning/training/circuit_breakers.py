@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,12 @@ from es2_lightning.backbone.reference import Reference
 from es2_lightning.backbone.row_pass import output_states
 from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
-from es2_lightning.objectives.circuit_breakers import rerouting, retention, weights
+from es2_lightning.objectives.circuit_breakers import (
+    relative_retention,
+    rerouting,
+    retention,
+    weights,
+)
 from es2_lightning.training.across_ranks import mean_over_ranks
 from es2_lightning.training.batches import PairedBatch
 from es2_lightning.training.response_data import CircuitBreakerDataModule
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from es2_lightning.backbone.token_rows import TokenRow
 
 Positions = Literal["all", "response"]
-POSITIONS = ("all", "response")
+Unit = Literal["raw", "state_norm"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class CircuitBreakerObjective(RowObjective):
         alpha: The scale of both losses.
         positions: Where completions are rerouted: at `all` tokens, those of the request too, as in
             the released code, or at those of the `response`.
+        unit: Of the retention: `raw` as in the paper, or relative to the reference's `state_norm`.
         step: How a step is computed; no choice changes what is computed.
         packing: How passes are laid out.
     """
@@ -71,6 +77,7 @@ class CircuitBreakerObjective(RowObjective):
         layers: Sequence[int],
         alpha: float,
         positions: Positions,
+        unit: Unit,
         step: StepSettings | None = None,
         packing: Packing = "off",
     ) -> None:
@@ -79,6 +86,7 @@ class CircuitBreakerObjective(RowObjective):
         self.layers = list(layers)
         self.alpha = alpha
         self.positions = positions
+        self.unit = unit
         self._depth = len(find_structure(model).blocks)
 
     def forward(self, batch: PairedBatch, *, progress: float) -> CircuitBreakerLosses:
@@ -92,7 +100,8 @@ class CircuitBreakerObjective(RowObjective):
         broken = [self._rerouted(row) for row in batch.rows[number:]]
         every = range(1, self._depth + 1)
         reroute = mean_over_ranks(self._compared(broken, self.layers, rerouting))
-        retain = mean_over_ranks(self._compared(batch.rows[:number], every, retention))
+        compare = retention if self.unit == "raw" else relative_retention
+        retain = mean_over_ranks(self._compared(batch.rows[:number], every, compare))
         of_rerouting, of_retention = weights(self.alpha, progress)
         share = of_rerouting * reroute.share + of_retention * retain.share
         loss = of_rerouting * reroute.value + of_retention * retain.value
@@ -153,6 +162,7 @@ class CircuitBreakersModule(StagedModule):
     Args:
         alpha: The scale of both losses.
         positions: Where completions are rerouted: at `all` tokens, or at those of the `response`.
+        unit: Of the retention: `raw` as in the paper, or relative to the reference's `state_norm`.
 
     Raises:
         UserError: A value is not accepted.
@@ -170,16 +180,21 @@ class CircuitBreakersModule(StagedModule):
         optimizer: Callable[..., Optimizer],
         alpha: float = 5.0,
         positions: Positions = "all",
+        unit: Unit = "raw",
         step: StepSettings | None = None,
         packing: Packing = "off",
         identity: Mapping[str, str] | None = None,
     ) -> None:
         if not alpha > 0:
             raise UserError(f"method.alpha={alpha} is not accepted. Accepted: a number > 0.")
-        if positions not in POSITIONS:
-            raise UserError(
-                f"method.positions={positions} is not accepted. Accepted: {' | '.join(POSITIONS)}."
-            )
+        for word, value, accepted in (
+            ("positions", positions, get_args(Positions)),
+            ("unit", unit, get_args(Unit)),
+        ):
+            if value not in accepted:
+                raise UserError(
+                    f"method.{word}={value} is not accepted. Accepted: {' | '.join(accepted)}."
+                )
         super().__init__(
             CircuitBreakerObjective(
                 chat_model.model,
@@ -187,6 +202,7 @@ class CircuitBreakersModule(StagedModule):
                 layers=sorted(layers),
                 alpha=alpha,
                 positions=positions,
+                unit=unit,
                 step=step,
                 packing=packing,
             ),

@@ -17,7 +17,10 @@ from es2_lightning.training.settings import LossSettings, ScheduleSettings, Step
 from es2_lightning.training.sharding import ShardedStrategy
 
 from ..tiny_models import tiny_splits
+from .tiny_methods import CircuitBreakersRun, STLRun
 from .tiny_runs import Record, TinyRun, every_step
+
+METHODS = {"es2": TinyRun, "stl": STLRun, "circuit_breakers": CircuitBreakersRun}
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -42,7 +45,7 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
     strategy, devices = what.pop("strategy"), what.pop("devices")
     trainer = what.pop("trainer", {})
     checkpoints, ckpt_path = what.pop("checkpoints", None), what.pop("ckpt_path", None)
-    tiny = TinyRun(
+    tiny = METHODS[what.pop("method", "es2")](
         splits=tiny_splits(what.pop("prompts", 12)),
         loss=LossSettings(**what.pop("loss", {})),
         schedule=ScheduleSettings(**what.pop("schedule")),

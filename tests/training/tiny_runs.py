@@ -23,9 +23,9 @@ from es2_lightning.backbone.reference_cache import CachedReference, make_cached_
 from es2_lightning.backbone.settings import ModelSettings, ReferenceCacheSettings
 from es2_lightning.prompts.prompt import PromptSplits
 from es2_lightning.training.atomic_checkpoint_io import AtomicCheckpointIO
-from es2_lightning.training.datamodule import PromptDataModule
 from es2_lightning.training.es2_module import ES2Module
 from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
+from es2_lightning.training.staged_module import StagedModule
 
 from ..tiny_models import Architecture, tiny_chat_model, tiny_splits
 
@@ -66,18 +66,8 @@ class TinyRun:
             chat_model.model = add_lora(chat_model.model, r=4, lora_dropout=self.dropout)
         self.chat_model = chat_model
         self.reference_object: Reference = self._make_reference(chat_model)
-        self.module = ES2Module(
-            chat_model,
-            self.reference_object,
-            layers=self.layers,
-            loss=self.loss,
-            schedule=self.schedule,
-            optimizer=self.optimizer,
-            terminal_state=self.terminal_state,
-            step=self.step,
-            packing=self.packing,
-        )
-        self.data = PromptDataModule(
+        self.module = self.make_module(chat_model)
+        self.data = self.module.data(
             self.splits,
             harmless_per_batch=self.harmless_per_batch,
             harmful_per_batch=self.harmful_per_batch,
@@ -91,6 +81,20 @@ class TinyRun:
             self.reference_object.ensure(self.data.output_rows(batches=math.inf))
         self._leave_the_reference()
         self.start = trainable(self.module)
+
+    def make_module(self, chat_model: ChatModel) -> StagedModule:
+        """What trains: ES2."""
+        return ES2Module(
+            chat_model,
+            self.reference_object,
+            layers=self.layers,
+            loss=self.loss,
+            schedule=self.schedule,
+            optimizer=self.optimizer,
+            terminal_state=self.terminal_state,
+            step=self.step,
+            packing=self.packing,
+        )
 
     def _make_reference(self, chat_model: ChatModel) -> Reference:
         if not self.reference.startswith("cached"):
