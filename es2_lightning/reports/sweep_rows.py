@@ -50,6 +50,11 @@ class SweepRow:
     figures: dict[str, float]
     damaged: bool
 
+    @property
+    def number(self) -> int:
+        """The job's."""
+        return self.record.number
+
 
 @dataclass(frozen=True)
 class Spread:

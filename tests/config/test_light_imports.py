@@ -99,6 +99,7 @@ MISTAKES = {
         ["adapter=nowhere"],
         ["run=a", "adapter=b"],
     ],
+    "es2_lightning.compare": [*LOOKS, *TYPO, [], ["runs=[nowhere]"], ["runs=[.]"]],
     "es2_lightning.sweep_report": [*LOOKS, *TYPO, [], ["dir=nowhere"], ["dir=."]],
     "es2_lightning.organism.__main__": [*LOOKS, *TYPO, ["seed=-1"], ["answering.steps=0"]],
 }

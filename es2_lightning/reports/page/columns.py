@@ -15,6 +15,7 @@ from es2_lightning.reports.pictures.style import BASE, TUNED, Look
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, for the tuned models of several runs."""
 RUN_MARKERS = "s^vDP*X"
+RUN_LINES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,30 @@ def columns_of_run(comparison: Comparison) -> list[Column]:
     ]
 
 
-def columns_of_runs(runs: Sequence[tuple[str, Comparison]]) -> list[Column]:
-    """The first run's base model, then what each run made of its own.
+def run_colour(place: int) -> str:
+    """The colour of a run, by its place among the runs of a page."""
+    return RUN_COLOURS[place % len(RUN_COLOURS)]
+
+
+def run_linestyle(place: int) -> str:
+    """How its line is drawn where there are no markers, so that colours are not all."""
+    return RUN_LINES[place % len(RUN_LINES)]
+
+
+def columns_of_runs(runs: Sequence[tuple[str, Comparison | None]]) -> list[Column]:
+    """The first measured run's base model, then what each run made of its own.
 
     Args:
-        runs: Names and results; of a run that measured one model alone, that model.
+        runs: Names and results; of a run that measured one model alone, that model. One that was
+            not measured has no column.
     """
-    if not runs:
+    measured = [comparison for _, comparison in runs if comparison]
+    if not measured:
         return []
-    columns = [Column(runs[0][1].base.model, runs[0][1], 0, BASE, "o")]
-    for number, (name, comparison) in enumerate(runs):
-        place = len(comparison.measurements) - 1
-        look = RUN_COLOURS[number % len(RUN_COLOURS)], RUN_MARKERS[number % len(RUN_MARKERS)]
-        columns.append(Column(name, comparison, place, *look))
+    columns = [Column(measured[0].base.model, measured[0], 0, BASE, "o")]
+    for place, (name, comparison) in enumerate(runs):
+        if comparison is not None:
+            model = len(comparison.measurements) - 1
+            marker = RUN_MARKERS[place % len(RUN_MARKERS)]
+            columns.append(Column(name, comparison, model, run_colour(place), marker))
     return columns

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,12 +16,14 @@ from matplotlib.figure import Figure
 
 from es2_lightning.evaluation.attack_rows import curve_of
 from es2_lightning.evaluation.attacks.scav_worst import AXIS
+from es2_lightning.evaluation.headline_figures import FIGURES
 from es2_lightning.evaluation.verdict import WORST
 from es2_lightning.reports.page.columns import Column
 from es2_lightning.reports.pictures import (
     budget_curve,
     layers,
     outcomes,
+    pareto,
     projection,
     shifts,
     training,
@@ -65,6 +68,32 @@ def drawn(drawings: Sequence[Drawing]) -> list[Picture]:
     return pictures
 
 
+@dataclass(frozen=True)
+class ParetoPoint:
+    """A run in the picture of safety against capability; see `pareto.Drawn`."""
+
+    number: int
+    layers: str
+    kl_weight: float | None
+    figures: Mapping[str, float]
+
+
+def pareto_drawings(points: Sequence[ParetoPoint]) -> list[Drawing]:
+    """Safety against the capability kept, a picture for each measure of safety."""
+    found = {
+        gain: f"{FIGURES[gain].words} against {FIGURES[pareto.PRICE].words}"
+        for gain in pareto.GAINS
+        if any(not math.isnan(p.figures[gain] + p.figures[pareto.PRICE]) for p in points)
+    }
+    return [(title, partial(_pareto, points=points, gain=gain)) for gain, title in found.items()]
+
+
+def _pareto(*, points: Sequence[ParetoPoint], gain: str) -> Figure:
+    figure = pareto.draw(points, [gain], what="runs")
+    assert figure is not None
+    return figure
+
+
 def budget_drawings(columns: Sequence[Column]) -> list[Drawing]:
     """Harmful answers against what the attacker may spend, the headline's attack first."""
     axes = {key: None for c in columns for key in c.comparison.base_budgets}
@@ -102,15 +131,28 @@ def training_drawings(metrics: Sequence[dict[str, Any]]) -> list[Drawing]:
         "loss": "Loss over the training steps",
         "separation": "Separation over the training steps",
         "kl": "KL against its threshold τ over the training steps",
+        "terms": "Terms of the loss over the training steps",
     }
-    if not metrics:
-        return []
     return [
         (
             title,
             partial(one_panel, partial(training.PANELS[name], metrics=metrics), size=(4.2, 3.4)),
         )
         for name, title in titles.items()
+        if name in training.panels_of(metrics)
+    ]
+
+
+def runs_training_drawings(runs: Sequence[training.Curve]) -> list[Drawing]:
+    """Separation and KL of several runs."""
+    titles = {
+        "separation": "Separation over the training steps, by run",
+        "kl": "KL on harmless requests over the training steps, by run",
+    }
+    return [
+        (title, partial(one_panel, partial(training.draw_runs, runs=runs, panel=name), columns=2))
+        for name, title in titles.items()
+        if any(name in training.panels_of(run.metrics) for run in runs)
     ]
 
 

@@ -106,18 +106,27 @@ def _groups(
     last = made[-1]
     if last is None or last.not_possible or variant not in last.variants:
         return
+    verdicts = [
+        dict(zip(one.prompts, one.outcomes(column.measured.headline, variant), strict=True))
+        if one and variant in one.variants
+        else {}
+        for column, one in zip(columns, made, strict=True)
+    ]
     outcomes = last.outcomes(columns[-1].measured.headline, variant)
     for outcome in WORDS:
         places = [i for i, found in enumerate(outcomes) if found is outcome]
         if not places:
             continue
         examples = []
+        if len(columns) > 2:
+            # Of several runs first what sets them apart.
+            places.sort(key=lambda i: -len({v[p] for v in verdicts if (p := last.prompts[i]) in v}))
         for place in places[:EACH]:
             prompt = last.prompts[place]
             outputs = [
                 _output(column, one, one.prompts.index(prompt), variant, harmful=harmful)
-                for column, one in zip(columns, made, strict=True)
-                if one and variant in one.variants and prompt in one.prompts
+                for column, one, there in zip(columns, made, verdicts, strict=True)
+                if one and prompt in there
             ]
             examples.append(Example(_cut(prompt.text), outputs))
         yield ExampleGroup(WORDS[outcome], len(places), len(outcomes), examples)

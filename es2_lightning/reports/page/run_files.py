@@ -53,6 +53,7 @@ class RunFiles:
         comparison: What was measured; None: nothing yet.
         began: When its config was written.
         complete: Whether it came to its end.
+        job: Its number in a sweep.
         problems: What could not be read, as sentences.
     """
 
@@ -71,6 +72,7 @@ class RunFiles:
     comparison: Comparison | None = None
     began: datetime | None = None
     complete: bool = True
+    job: int | None = None
     problems: Sequence[str] = ()
 
     @property
@@ -114,6 +116,7 @@ def read_run_files(folder: Path) -> RunFiles:
         problems.append(str(error))
     saved = folder / CONFIG
     began = datetime.fromtimestamp(saved.stat().st_mtime) if saved.is_file() else None
+    record = job_record.read(folder)
     trained = (folder / ADAPTER).is_dir() or (folder / MODEL).is_dir()
     return RunFiles(
         folder=folder,
@@ -131,6 +134,7 @@ def read_run_files(folder: Path) -> RunFiles:
         comparison=comparison,
         began=began,
         complete=trained if command == "train" else comparison is not None,
+        job=None if record is None else record.number,
         problems=problems,
     )
 

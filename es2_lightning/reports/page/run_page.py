@@ -18,7 +18,7 @@ from es2_lightning.reports.page.examples import example_sections
 from es2_lightning.reports.page.rendering import write_page
 from es2_lightning.reports.page.run_files import EVALUATION, RunFiles, read_run_files
 from es2_lightning.reports.page.tiles import tiles
-from es2_lightning.reports.page.words import JUDGES
+from es2_lightning.reports.page.words import JUDGES, METHODS
 
 log = logging.getLogger(__name__)
 REPORT = "report.html"
@@ -62,6 +62,7 @@ def write_run_page(run: RunFiles) -> Path:
         "measured": comparison is not None,
         "tiles": tiles(comparison) if comparison else [],
         "conclusions": conclusions(comparison) if comparison else [],
+        "separates": any("train/separation" in row for row in run.metrics),
         "checks": found,
         "warned": [check.title for check in found if check.status == "warning"],
         "stages": stage_sentences(run),
@@ -142,11 +143,8 @@ def _lead(run: RunFiles) -> str:
 
 def _lead_sentences(run: RunFiles) -> Iterator[str]:
     if run.command == "train":
-        yield (
-            "A language model was fine-tuned with ES2 (Embedding Space Separation), which moves "
-            "the hidden states of harmful and harmless requests apart so that attacks on these "
-            "states break the model less easily."
-        )
+        method = str(run.choices.get("method", "es2"))
+        yield METHODS.get(method, f"A language model was fine-tuned, with the method {method}.")
     else:
         yield "A language model was attacked, to see what it gives away."
     if run.comparison is None:

@@ -18,6 +18,16 @@ ATTACKS = {
     "finetune": "a few steps of fine-tuning on answers that comply",
 }
 """Attacks by their names in the config."""
+METHODS = {
+    "es2": "A language model was fine-tuned with ES2 (Embedding Space Separation), which moves the "
+    "hidden states of harmful and harmless requests apart so that attacks on these states break "
+    "the model less easily.",
+    "stl": "A language model was fine-tuned on right answers and on refusals (STL), the plain way "
+    "to make it refuse, which ES2 is compared with.",
+    "circuit_breakers": "A language model was fine-tuned with circuit breakers, which turn the "
+    "hidden states of harmful answers away from where they were; ES2 is compared with it.",
+}
+"""What was done, by the method's name in the config."""
 JUDGES = {
     "exact": "knows the one right answer to every prompt",
     "keyword": "looks for words of refusal",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from es2_lightning.evaluation.headline_figures import FIGURES
 from es2_lightning.reports.cells import shortened
 from es2_lightning.reports.pictures.style import LONGEST_LABEL
-from es2_lightning.reports.sweep_rows import SweepRow, pareto_front
+from es2_lightning.reports.sweep_rows import pareto_front
 
 PRICE = "capability_kept"
 GAINS = ("scav_dsr", "half_yield_ratio")
@@ -23,29 +24,60 @@ SMALLEST, LARGEST = 30.0, 170.0
 """Areas of markers, in square points, over the KL weights."""
 
 
-def draw(rows: Sequence[SweepRow]) -> Figure | None:
+class Drawn(Protocol):
+    """A job, or a run, as a point of the picture."""
+
+    @property
+    def number(self) -> int:
+        """By which it is told from others."""
+        ...
+
+    @property
+    def layers(self) -> str:
+        """Those that it separates."""
+        ...
+
+    @property
+    def kl_weight(self) -> float | None:
+        """None where it is not known."""
+        ...
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """By the names of FIGURES."""
+        ...
+
+
+def draw(
+    rows: Sequence[Drawn], only: Sequence[str] = GAINS, *, what: str = "jobs"
+) -> Figure | None:
     """Two panels over the capability kept: SCAV's defence rate, and the half-yield multiple.
 
     Colours and markers are layer sets, sizes are KL weights; a line of steps joins what no other
     job beats. None where no job has the figures.
+
+    Args:
+        rows: The points.
+        only: Which of the panels.
+        what: What the points are called.
     """
     known = [row for row in rows if not math.isnan(row.figures[PRICE])]
-    gains = [name for name in GAINS if any(not math.isnan(r.figures[name]) for r in known)]
+    gains = [name for name in only if any(not math.isnan(r.figures[name]) for r in known)]
     if not gains:
         return None
     figure = Figure(figsize=(5.2 * len(gains), 4.4), layout="constrained")
     looks = _Looks(known)
     panels = figure.subplots(1, len(gains), squeeze=False)[0]
     for axes, gain in zip(panels, gains, strict=True):
-        _panel(axes, [row for row in known if not math.isnan(row.figures[gain])], gain, looks)
-    figure.legend(handles=looks.handles(), loc="outside lower center", ncols=4)
+        _panel(axes, [row for row in known if not math.isnan(row.figures[gain])], gain, looks, what)
+    figure.legend(handles=looks.handles(), loc="outside lower center", ncols=2 * len(gains))
     return figure
 
 
 class _Looks:
     """How a job's layer set and KL weight are shown in all panels."""
 
-    def __init__(self, rows: Sequence[SweepRow]) -> None:
+    def __init__(self, rows: Sequence[Drawn]) -> None:
         self.layers = list(dict.fromkeys(row.layers for row in rows))
         weights = {row.kl_weight for row in rows if row.kl_weight is not None}
         self.weights = sorted(weights)
@@ -82,7 +114,7 @@ class _Looks:
         return [*found, Line2D([], [], color="black", linewidth=1, label="Pareto front")]
 
 
-def _panel(axes: Axes, rows: Sequence[SweepRow], gain: str, looks: _Looks) -> None:
+def _panel(axes: Axes, rows: Sequence[Drawn], gain: str, looks: _Looks, what: str) -> None:
     finite = [row.figures[gain] for row in rows if math.isfinite(row.figures[gain])]
     # No shift that was tried recovers half: above all that have a number.
     top = 1.2 * max([*finite, 1.0])
@@ -110,7 +142,7 @@ def _panel(axes: Axes, rows: Sequence[SweepRow], gain: str, looks: _Looks) -> No
     axes.plot(*line, color="black", linewidth=1, drawstyle="steps-pre", zorder=2)
     labels: dict[tuple[float, float], list[str]] = {}
     for i in front:
-        labels.setdefault(drawn[i], []).append(str(rows[i].record.number))
+        labels.setdefault(drawn[i], []).append(str(rows[i].number))
     for number, (point, jobs) in enumerate(labels.items()):
         axes.annotate(
             ", ".join(jobs),
@@ -133,4 +165,4 @@ def _panel(axes: Axes, rows: Sequence[SweepRow], gain: str, looks: _Looks) -> No
         axes.set_ylim(-3, 103)
     axes.set_xlabel(FIGURES[PRICE].words)
     axes.set_ylabel(FIGURES[gain].words)
-    axes.set_title(f"n = {len(rows)} jobs; numbers: jobs on the front")
+    axes.set_title(f"n = {len(rows)} {what}; numbers: {what} on the front")
