@@ -34,9 +34,11 @@ def main(config: EvaluateConfig) -> None:
 
 
 def _evaluate(config: EvaluateConfig, folder: Path) -> None:
+    from es2_lightning.config.run_loggers import build_loggers
     from es2_lightning.config.versions import save_versions
     from es2_lightning.evaluation_run import evaluate
     from es2_lightning.reports.page.run_page import report_run
+    from es2_lightning.reports.run_log import RunLog
     from es2_lightning.reports.run_report import write_report
 
     run = None
@@ -49,13 +51,21 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         composed = with_taken_over(composed, config, run)
     save_resolved(composed, folder / "config.yaml")
     save_versions(folder / "versions.json", seed=config.seed)
-    try:
-        comparison = evaluate(config, folder, run=run)
-    except KeyboardInterrupt:
-        log.info("What was measured is kept in %s; the same command goes on from there.", folder)
-        raise
-    write_report(comparison, folder, separated_layers=run.layers if run else [])
-    report_run(folder)
+    with RunLog(build_loggers(config.logger, folder, job_type="evaluate"), folder) as run_log:
+        run_log.begin()
+        if run is not None:
+            run_log.uses(run.folder, run.adapter)
+        try:
+            comparison = evaluate(config, folder, run=run)
+        except KeyboardInterrupt:
+            log.info(
+                "What was measured is kept in %s; the same command goes on from there.", folder
+            )
+            raise
+        written = write_report(comparison, folder, separated_layers=run.layers if run else [])
+        report = [folder / "config.yaml", *written, report_run(folder)]
+        run_log.results(comparison, folder)
+        run_log.files(trained=None, results=folder, report=report)
     log.info("Figures, generations and pictures: %s", folder)
 
 

@@ -47,7 +47,6 @@ def measure_alone(run: TrainingRun, config: TrainConfig) -> Comparison | None:
         None on all ranks but the first, and where nothing is measured.
     """
     device, first = run.trainer.strategy.root_device, run.trainer.is_global_zero
-    run.close()
     if dist.is_initialized():
         dist.destroy_process_group()
     if not first or run.evaluator is None:

@@ -62,13 +62,14 @@ def main(config: TrainConfig) -> tuple[float, ...] | None:
 
 def _run(config: TrainConfig) -> tuple[float, ...] | None:
     # Heavy imports stand here, so that `--help` and a mistake in the config answer at once.
+    from es2_lightning.config.earlier_run import ADAPTER
     from es2_lightning.config.versions import save_versions
     from es2_lightning.evaluation.headline_figures import headline_figures
     from es2_lightning.reports.page.run_page import report_run
     from es2_lightning.reports.run_report import write_report
     from es2_lightning.shared_run import measure_alone, save_whole
     from es2_lightning.sweep import current_sweep
-    from es2_lightning.training_run import build_run
+    from es2_lightning.training_run import EVALUATION, build_run
 
     if config.estimate:
         _show_estimate(config)
@@ -84,9 +85,10 @@ def _run(config: TrainConfig) -> tuple[float, ...] | None:
     began = time.monotonic()
     sweep = current_sweep()
     run = build_run(config, folder, sweep=sweep)
-    try:
+    with run.log:
         if checkpoint is not None:
             run.check(checkpoint)
+        run.log.begin()
         # Where several processes train, the first measures alone when the others are through.
         base = None if run.shared else run.measure("base")
         run.train(ckpt_path=checkpoint)
@@ -96,12 +98,15 @@ def _run(config: TrainConfig) -> tuple[float, ...] | None:
         else:
             run.save_adapter()
             comparison = run.compare(base, run.measure("tuned"))
-    finally:
-        run.close()
-    if comparison is not None:
-        write_report(comparison, folder, separated_layers=run.layers, metrics=run.metrics.read())
-    if run.trainer.is_global_zero:
-        report_run(folder)
+        report: list[Path | None] = [folder / name for name in ("config.yaml", "metrics.csv")]
+        if comparison is not None:
+            report += write_report(
+                comparison, folder, separated_layers=run.layers, metrics=run.metrics.read()
+            )
+            run.log.results(comparison, folder / EVALUATION, step=run.trainer.global_step)
+        if run.trainer.is_global_zero:
+            report.append(report_run(folder))
+        run.log.files(trained=folder / ADAPTER, results=folder / EVALUATION, report=report)
     log.info("The run's folder: %s", folder)
     if sweep is not None:
         run.seconds.total = time.monotonic() - began

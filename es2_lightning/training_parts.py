@@ -17,7 +17,6 @@ from es2_lightning.backbone.reference import Reference, make_reference
 from es2_lightning.backbone.reference_cache import make_cached_reference
 from es2_lightning.config.evaluation_objects import build_judges
 from es2_lightning.config.loaded_prompts import load_prompts
-from es2_lightning.config.objects import build
 from es2_lightning.evaluation.judges.judge import outcome_of
 from es2_lightning.evaluation.outcomes import Outcome
 from es2_lightning.evaluation.progress import rich_progress
@@ -105,16 +104,6 @@ def run_reference(
     )
     trainer.callbacks.append(CacheBuild(cached, progress=rich_progress))  # type: ignore[attr-defined]
     return cached
-
-
-def run_loggers(config: TrainConfig, folder: Path) -> list[Any]:
-    """The logger that was chosen, or none."""
-    settings = dict(config.logger)
-    # Every logger's config has the word, so that it can be set without knowing which is chosen.
-    offline = settings.pop("offline", False)
-    if settings.get("_target_", "").endswith("WandbLogger"):
-        settings["offline"] = offline
-    return [build({**settings, "save_dir": str(folder)}, "logger")] if settings else []
 
 
 def give_refusals(

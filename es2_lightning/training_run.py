@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning as L
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from es2_lightning.atomic_files import write_atomically
@@ -24,12 +23,14 @@ from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ
 from es2_lightning.config.earlier_run import LAYERS
 from es2_lightning.config.objects import build, build_optimizer
+from es2_lightning.config.run_loggers import build_loggers
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.evaluator import Evaluator
 from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator
+from es2_lightning.reports.run_log import RunLog
 from es2_lightning.sweep import JobSeconds, Sweep
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.checkpoints import read_checkpoint
@@ -38,6 +39,7 @@ from es2_lightning.training.emergence import find_emergence_layer
 from es2_lightning.training.fitting import fit
 from es2_lightning.training.layer_sets import select_layers, with_terminal
 from es2_lightning.training.run_metrics import RunMetrics
+from es2_lightning.training.samples import Samples
 from es2_lightning.training.step_setup import set_up_step
 from es2_lightning.training.trainer import make_trainer
 from es2_lightning.training_estimate import estimate_run
@@ -46,7 +48,6 @@ from es2_lightning.training_parts import (
     give_refusals,
     method_class,
     read_data,
-    run_loggers,
     run_reference,
     tell_estimate,
 )
@@ -70,6 +71,7 @@ class TrainingRun:
         layers: The layer set.
         evaluator: What is measured before and after; None: nothing.
         seconds: What took how long.
+        log: The chosen loggers.
     """
 
     folder: Path
@@ -82,6 +84,7 @@ class TrainingRun:
     layers: list[int]
     evaluator: Evaluator | None
     seconds: JobSeconds
+    log: RunLog
 
     @property
     def shared(self) -> bool:
@@ -162,13 +165,6 @@ class TrainingRun:
         self.trainer.strategy.optimizers = []
         del self.chat_model, self.reference, self.module
 
-    def close(self) -> None:
-        """End W&B's run: the next job of a sweep begins one of its own."""
-        if any(isinstance(logger, WandbLogger) for logger in self.trainer.loggers):
-            import wandb
-
-            wandb.finish()
-
 
 def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) -> TrainingRun:
     """Build everything; what needs no weights is built before they load.
@@ -185,10 +181,11 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     layers = select_layers(config.layers, depth)
     datamodule = read_data(config, folder)
     metrics = RunMetrics(folder)
+    loggers = build_loggers(config.logger, folder, job_type="train")
     trainer = make_trainer(
         config.trainer,
         folder=folder,
-        loggers=[metrics, *run_loggers(config, folder)],
+        loggers=[metrics, *loggers],
         callbacks=[build(c, f"callbacks.{name}") for name, c in config.callbacks.items()],
     )
 
@@ -216,6 +213,9 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     # Whatever was drawn until here, or was not since it was there: the adapter is the seed's.
     L.seed_everything(config.seed, verbose=False)
     make_trainable(chat_model, config.model)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Samples):
+            callback.connect(chat_model)
     some = datamodule.some_rows()
     check_head(chat_model.model, some[0].token_ids)
     packing = choose_packing(chat_model.model, config.step.packing, some)
@@ -253,4 +253,5 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
         layers,
         evaluator,
         seconds,
+        RunLog(loggers, folder, first=trainer.is_global_zero),
     )

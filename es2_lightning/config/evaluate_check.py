@@ -12,6 +12,7 @@ from es2_lightning.config.evaluate_schema import EvaluateConfig
 from es2_lightning.config.evaluated_run import take_over
 from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import read_prompts
+from es2_lightning.config.logger_check import check_loggers
 from es2_lightning.config.objects import check_words
 from es2_lightning.errors import UserError
 
@@ -39,6 +40,7 @@ def check_evaluate(config: EvaluateConfig) -> None:
         check_adapter_folder(Path(config.adapter))
     if not config.evaluate.enabled:
         raise UserError("evaluate=none measures nothing. Accepted: evaluate=small, …=default.")
+    check_loggers(config.logger)
     for name, node in config.attack.items():
         check_words(node, f"attack.{name}")
     build_judges(config.judge)

@@ -28,6 +28,7 @@ class EvaluateConfig:
     judge: dict[str, Any] = field(default_factory=dict)
     capability: dict[str, Any] = field(default_factory=dict)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    logger: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
     """`auto`: a GPU where there is one; or torch's own words, such as cuda:1."""
     seed: int = field(default=0, metadata=at_least(0))

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-SEVERAL = ("attack", "judge")
+SEVERAL = ("attack", "judge", "logger")
 """Config groups of which a config holds several choices."""
 _check_seconds = 0.0
 _composed: ContextVar[DictConfig] = ContextVar("composed_config")
@@ -87,8 +87,10 @@ def selected(config: Any) -> str:
     """
     chosen = dict(choices())
     for group in SEVERAL:
-        if isinstance(getattr(config, group, None), dict):
-            chosen[group] = f"[{','.join(getattr(config, group))}]"
+        if isinstance(of_group := getattr(config, group, None), dict):
+            # What is no choice is a word that all of them share, such as logger.offline.
+            names = [name for name, node in of_group.items() if isinstance(node, dict)]
+            chosen[group] = f"[{','.join(names)}]"
     groups = sorted(chosen, key=lambda group: (group != "model", group))
     return "  ".join(f"{group}={chosen[group]}" for group in groups)
 

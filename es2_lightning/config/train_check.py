@@ -14,6 +14,7 @@ from es2_lightning.backbone.settings_check import check_gpu, check_mode, check_v
 from es2_lightning.config.devices import processes_of
 from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import read_prompts
+from es2_lightning.config.logger_check import check_loggers
 from es2_lightning.config.method_words import check_method
 from es2_lightning.config.objects import build_optimizer, check_number, check_words
 from es2_lightning.config.ranks import this_rank
@@ -123,9 +124,7 @@ def _check_objects(config: TrainConfig) -> None:
     check_words(config.optimizer, "optimizer")
     for word in ("lr", "weight_decay"):
         check_number(config.optimizer, word, "optimizer")
-    if config.logger:
-        logger = {key: value for key, value in config.logger.items() if key != "offline"}
-        check_words(logger, "logger")
+    check_loggers(config.logger)
     for name, node in config.callbacks.items():
         check_words(node, f"callbacks.{name}")
     check_method(config.method)

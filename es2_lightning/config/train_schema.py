@@ -64,5 +64,8 @@ class TrainConfig:
         default_factory=lambda: ["scav_dsr", "capability_kept"],
         metadata=accepts(f"a list of {' | '.join(FIGURES)}", _are_figures),
     )
+    progress: str = field(default="auto", metadata=one_of("auto", "bar", "plain", "none"))
+    """How training is shown: `bar`: on a terminal; `plain`: lines in the log; `auto`: a bar where
+    there is a terminal; `none`: each stage's end alone."""
     estimate: bool = False
     """Tell what the run will take, and stop there."""

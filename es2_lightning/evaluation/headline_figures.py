@@ -48,19 +48,24 @@ FIGURES = {
 
 def are_damaged(run: Path) -> bool:
     """Whether a run's results are there and cannot be read."""
-    return (run / RESULTS).exists() and _read(run) is None
+    return (run / RESULTS).exists() and _read(run / RESULTS.parent) is None
 
 
 def headline_figures(run: Path) -> dict[str, float]:
-    """Those of a run's folder; NaN for what was not measured or means nothing.
+    """Those of a run's folder, which holds `evaluation/`; see `figures_of`."""
+    return figures_of(run / RESULTS.parent)
+
+
+def figures_of(evaluation: Path) -> dict[str, float]:
+    """Those of an evaluation's folder; NaN for what was not measured or means nothing.
 
     A defence rate means nothing where the attack does not work on the base. An infinite half-yield
     ratio: no shift that was tried recovers half.
 
     Args:
-        run: Holds `evaluation/results.json`; where it does not, or half a file, nothing is known.
+        evaluation: Holds `results.json`; where it does not, or half a file, nothing is known.
     """
-    found = _read(run)
+    found = _read(evaluation)
     if found is None:
         return dict.fromkeys(FIGURES, math.nan)
     rows, effective = found
@@ -86,10 +91,10 @@ def headline_figures(run: Path) -> dict[str, float]:
     }
 
 
-def _read(run: Path) -> tuple[Rows, dict[str, bool]] | None:
+def _read(folder: Path) -> tuple[Rows, dict[str, bool]] | None:
     """Rows by attack and metric, and which attacks work on the base; None for half a file."""
     try:
-        results: dict[str, Any] = json.loads((run / RESULTS).read_text("utf-8"))
+        results: dict[str, Any] = json.loads((folder / RESULTS.name).read_text("utf-8"))
         return _headline_rows(results), dict(results["effective"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
         return None

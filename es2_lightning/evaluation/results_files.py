@@ -18,6 +18,7 @@ from es2_lightning.evaluation.intervals import Estimate
 from es2_lightning.evaluation.measurement import AttackMeasurement, Measurement
 from es2_lightning.evaluation.verdict import verdict
 
+FILES = ("results.json", "results.csv", "generations.jsonl")
 COLUMNS = (
     "model",
     "attack",
@@ -53,11 +54,12 @@ def write_results(comparison: Comparison, folder: Path) -> list[Path]:
         for measured in comparison.measurements
         for row in _generations(measured)
     ]
-    contents = {
-        "results.json": json.dumps(as_json(results), indent=1),
-        "results.csv": _csv(comparison),
-        "generations.jsonl": "".join(line + "\n" for line in lines),
-    }
+    texts = (
+        json.dumps(as_json(results), indent=1),
+        _csv(comparison),
+        "".join(line + "\n" for line in lines),
+    )
+    contents = dict(zip(FILES, texts, strict=True))
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         write_atomically(folder / name, text)

@@ -1,7 +1,11 @@
-"""What is shown while the stages run."""
+"""What is shown while the stages run: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import logging
+import math
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -15,28 +19,49 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from es2_lightning.errors import UserError
+from es2_lightning.logged_keys import TOKENS_PER_SECOND
 from es2_lightning.training.schedule import StageEnd
 from es2_lightning.training.staged_module import StagedModule
 
+log = logging.getLogger(__name__)
+WAYS = ("auto", "bar", "plain", "none")
+
 
 class StageDisplay(L.Callback):
-    """A bar for each stage on the terminal: its layers, steps, loss, and KL against τ.
+    """The running stage: its layers and steps, KL against τ, separation, tokens/s and time left.
 
-    Where the output is no terminal, only the log's line at each stage's end is written.
+    Args:
+        progress: `bar`: a bar for each stage; `plain`: a line in the log every few steps; `auto`:
+            a bar where stderr is a terminal, else lines; `none`: nothing but each stage's end.
+        every_n_steps: How many optimizer steps lie between two lines.
+        console: Where bars are drawn.
+
+    Raises:
+        UserError: There is no such way.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(
+        self, *, progress: str = "auto", every_n_steps: int = 20, console: Console | None = None
+    ) -> None:
+        if progress not in WAYS:
+            raise UserError(f"progress={progress} is not accepted. Accepted: {' | '.join(WAYS)}.")
         self._console = console or Console(stderr=True)
+        auto = "bar" if self._console.is_terminal else "plain"
+        self._way = auto if progress == "auto" else progress
+        self._every_n_steps = max(1, every_n_steps)
         self._progress: Progress | None = None
         self._bar = TaskID(0)
-        self._shown = False
+        self._began = (0.0, 0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Hear of each stage's end."""
-        self._shown = self._console.is_terminal and trainer.is_global_zero
-        assert isinstance(pl_module, StagedModule)
-        if self._shown:
+        assert isinstance(pl_module, StagedModule) and pl_module.schedule is not None
+        if not trainer.is_global_zero:
+            self._way = "none"
+        if self._way == "bar":
             pl_module.on_stage_end.append(self._complete)
+        self._began = (time.monotonic(), pl_module.schedule.steps)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
@@ -44,7 +69,7 @@ class StageDisplay(L.Callback):
         """Show the bar of a stage that begins."""
         assert isinstance(pl_module, StagedModule) and pl_module.schedule is not None
         schedule = pl_module.schedule
-        if not self._shown or self._progress is not None or schedule.finished:
+        if self._way != "bar" or self._progress is not None or schedule.finished:
             return
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -55,8 +80,7 @@ class StageDisplay(L.Callback):
             console=self._console,
         )
         self._bar = self._progress.add_task(
-            f"Stage {schedule.stage_index + 1}/{len(pl_module.stages)}, layer "
-            + ", ".join(map(str, schedule.stage.layers)),
+            stage_name(pl_module),
             completed=schedule.steps,
             total=schedule.stage.budget(schedule.steps_per_epoch),
             figures="",
@@ -66,18 +90,36 @@ class StageDisplay(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
-        """Move the running stage's bar."""
-        if self._progress is None:
+        """Move the running stage's bar, or write its line."""
+        if self._way == "none" or trainer.fit_loop._should_accumulate():
             return
         assert isinstance(pl_module, StagedModule) and pl_module.schedule is not None
         schedule = pl_module.schedule
         logged = trainer.callback_metrics
-        loss, kl = (float(logged.get(f"train/{name}", float("nan"))) for name in ("loss", "kl"))
-        self._progress.update(
-            self._bar,
-            completed=schedule.steps,
-            figures=f"loss {loss:.3g}  KL {kl:.2g} (τ {schedule.stage.kl_threshold:g})",
-        )
+        if self._progress is not None:
+            self._progress.update(
+                self._bar, completed=schedule.steps, figures=figures(logged, compact=True)
+            )
+        elif self._way == "plain" and schedule.steps == 0:
+            self._began = (time.monotonic(), 0)  # A stage has just ended, which the log tells.
+        elif self._way == "plain" and schedule.steps % self._every_n_steps == 0:
+            budget = schedule.stage.budget(schedule.steps_per_epoch)
+            log.info(
+                "%s: step %d of %d, %s%s",
+                stage_name(pl_module),
+                schedule.steps,
+                budget,
+                figures(logged),
+                self._left(schedule.steps, budget),
+            )
+
+    def _left(self, steps: int, budget: float) -> str:
+        began, first = self._began
+        if steps <= first:
+            return ""
+        seconds = (time.monotonic() - began) / (steps - first) * (budget - steps)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f", at most {minutes}:{seconds:02d} left"
 
     def _complete(self, end: StageEnd) -> None:
         """Leave the stage's last state on the terminal, so that what is logged comes below it."""
@@ -104,3 +146,37 @@ class StageDisplay(L.Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def stage_name(module: StagedModule) -> str:
+    """The running stage with its layers."""
+    assert module.schedule is not None
+    layers = ", ".join(map(str, module.schedule.stage.layers))
+    over = f", layer {layers}" if layers else ""
+    return f"Stage {module.schedule.stage_index + 1}/{len(module.stages)}{over}"
+
+
+def figures(logged: Mapping[str, Any], *, compact: bool = False) -> str:
+    """A step's figures in a line; what a method does not log is left out.
+
+    Args:
+        logged: By key.
+        compact: For a narrow terminal.
+    """
+    found = {key: float(value) for key, value in logged.items()}
+    found = {key: value for key, value in found.items() if math.isfinite(value)}
+    parts = []
+    if (loss := found.get("train/loss")) is not None:
+        parts.append(f"loss {loss:.3g}")
+    if (kl := found.get("train/kl")) is not None:
+        threshold = found.get("train/kl_threshold")
+        parts.append(f"KL {kl:.2g}" + ("" if threshold is None else f" (τ {threshold:g})"))
+    if (separation := found.get("train/separation")) is not None:
+        relative = found.get("train/separation_relative")
+        words = "× norm" if compact else "of the mean norm"
+        of_norm = "" if relative is None else f" ({relative:.2f} {words})"
+        parts.append(f"{'sep.' if compact else 'separation'} {separation:.3g}{of_norm}")
+    if (rate := found.get(TOKENS_PER_SECOND)) is not None:
+        shown = f"{rate / 1000:.1f}k" if rate >= 1000 else f"{rate:.0f}"
+        parts.append(f"{shown} tok/s" if compact else f"{shown} tokens/s")
+    return ("  " if compact else ", ").join(parts)

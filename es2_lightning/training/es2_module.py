@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from es2_lightning.backbone.chat_model import ChatModel, eval_mode
 from es2_lightning.backbone.layouts import Packing
 from es2_lightning.backbone.reference import Reference
+from es2_lightning.training.across_ranks import states_of_all_ranks
 from es2_lightning.training.metrics import batch_metrics
 from es2_lightning.training.objective import ES2Objective, Losses
 from es2_lightning.training.schedule import StageEnd, make_stages
@@ -21,6 +22,7 @@ from es2_lightning.training.staged_module import StagedModule
 if TYPE_CHECKING:
     from es2_lightning.training.batches import PairedBatch
     from es2_lightning.training.datamodule import PromptDataModule
+    from es2_lightning.training.validation_probes import ValidationStates
 
 
 class ES2Module(StagedModule):
@@ -119,6 +121,18 @@ class ES2Module(StagedModule):
             batch_size=len(batch.harmful),
             sync_dist=self.synchronized(phase),
         )
+
+    def synchronized(self, phase: str) -> bool:
+        """Also where each rank separates its own pairs: then their figures are averaged."""
+        apart = not self.loss_settings.gather_pairs and self.trainer.world_size > 1
+        return apart or super().synchronized(phase)
+
+    def validation_states(self, losses: Losses) -> ValidationStates:
+        """At every layer of the layer set, of all ranks."""
+        harmful, harmless = losses.harmful_states, losses.harmless_states
+        if not self.loss_settings.gather_pairs:
+            harmful, harmless = states_of_all_ranks(harmful), states_of_all_ranks(harmless)
+        return {"harmful": harmful, "harmless": harmless}
 
     def describe_end(self, end: StageEnd) -> str:
         """With its layers, and its KL against the threshold."""

@@ -13,12 +13,15 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from es2_lightning.logged_keys import TOKENS_PER_SECOND
+
 
 class RunMetrics(Logger):
     """Writes `metrics.jsonl` as the training goes, and `metrics.csv` when it ends.
 
     A resumed run appends: a step that was logged before it was interrupted, and again after, is
-    read as it was logged last.
+    read as it was logged last. What depends on the machine's speed is left to the loggers and to
+    `cost.json`: the same run leaves the same bytes.
 
     Args:
         folder: The run's folder.
@@ -48,7 +51,8 @@ class RunMetrics(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one line; what is not finite is left out."""
-        finite = {k: float(v) for k, v in metrics.items() if math.isfinite(float(v))}
+        kept = {k: float(v) for k, v in metrics.items() if k != TOKENS_PER_SECOND}
+        finite = {k: v for k, v in kept.items() if math.isfinite(v)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
 

@@ -39,6 +39,7 @@ from es2_lightning.training.whole_state import (
 if TYPE_CHECKING:
     from es2_lightning.backbone.reference import Reference
     from es2_lightning.training.batches import PairedBatch
+    from es2_lightning.training.validation_probes import ValidationStates
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,10 @@ class StagedModule(L.LightningModule):
     def compared_kl(self, batch: PairedBatch, losses: Any) -> float:
         """What the stage's threshold is compared with, nats; 0 where a method has no threshold."""
         return 0.0
+
+    def validation_states(self, losses: Any) -> ValidationStates | None:
+        """The states that a validation came by, for `ValidationProbes`; None: there are none."""
+        return None
 
     def describe_end(self, end: StageEnd) -> str:
         """A stage's end, in a line."""
@@ -196,6 +201,7 @@ class StagedModule(L.LightningModule):
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self.log("train/gradient_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         if self.running.drops_step():
             for parameter in self.model.parameters():
                 parameter.grad = None
@@ -225,10 +231,12 @@ class StagedModule(L.LightningModule):
         """Back to eval mode, in which the model came: what follows measures it."""
         self.model.eval()
 
-    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """The same figures on validation prompts."""
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> ValidationStates | None:
+        """The same figures on validation prompts; gives `validation_states`."""
         assert not self.model.training, "validation must see no dropout"
-        self.log_batch("validation", self.losses(batch, read_all=True), batch)
+        losses = self.losses(batch, read_all=True)
+        self.log_batch("validation", losses, batch)
+        return self.validation_states(losses)
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over what trains."""

@@ -1,4 +1,4 @@
-"""What a training step costs here: seconds and peak memory, in the run's last lines."""
+"""What a training step costs here: tokens a second, and in the run's last lines seconds, memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from typing import Any
 import lightning as L
 import torch
 
+from es2_lightning.logged_keys import TOKENS_PER_SECOND
+
 log = logging.getLogger(__name__)
 FILE = "cost.json"
 GIB = 2**30
 
 
 class StepCost(L.Callback):
-    """Measures optimizer steps, with all the batches that each accumulates, and writes `cost.json`.
+    """Measures optimizer steps, with all the batches that each accumulates.
+
+    Logs each step's tokens a second, and writes `cost.json` at the end.
 
     Seconds are the median over the steps but the first, which warms up; peak memory is what torch
     allocated on the GPU while it trained, and on a CPU the most that the process ever held.
@@ -29,6 +33,7 @@ class StepCost(L.Callback):
     def __init__(self) -> None:
         self._seconds: list[float] = []
         self._began = 0.0
+        self._tokens = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to count."""
@@ -45,12 +50,17 @@ class StepCost(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count a step where this batch ended one."""
+        """Count a batch's tokens, and a step where the batch ended one."""
+        self._tokens += sum(len(row.token_ids) for row in getattr(batch, "rows", ()))
         if trainer.fit_loop._should_accumulate():
             return
         now = self._now(pl_module)
         self._seconds.append(now - self._began)
-        self._began = now
+        if self._tokens:
+            rate = torch.tensor(self._tokens / self._seconds[-1], device=pl_module.device)
+            # Ranks take their steps together, each with its own share of the batch.
+            pl_module.log(TOKENS_PER_SECOND, trainer.strategy.reduce(rate, reduce_op="sum"))
+        self._tokens, self._began = 0, now
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validation is no part of a step."""

@@ -20,7 +20,7 @@ from es2_lightning.config.train_schema import TrainConfig
 from ..tiny_models import WORDS, tiny_chat_model
 from ..train.conftest import SMALL, TINY_EVALUATION, Train, train  # noqa: F401
 
-SEVERAL = ("attack", "judge")
+SEVERAL = ("attack", "judge", "logger")
 """Groups of which a config holds a list of choices."""
 ALL = sorted((path.parent.name, path.stem) for path in conf_dir().glob("*/*.yaml"))
 CHOICES = [f"{g}=[{name}]" if g in SEVERAL else f"{g}={name}" for g, name in ALL]
@@ -28,7 +28,6 @@ CHOICES = [f"{g}=[{name}]" if g in SEVERAL else f"{g}={name}" for g, name in ALL
 NEEDS = {
     "evaluate=small": list(TINY_EVALUATION),
     "layers=list": ["layers.indices=[3,6]"],
-    "logger=wandb": ["logger.offline=true"],
     "evaluate=default": list(TINY_EVALUATION),
     "evaluate=organism": list(TINY_EVALUATION),
     # Otherwise it asks for torchrun or srun, which start it on each machine.
@@ -38,14 +37,13 @@ REAL = [choice for choice in CHOICES if choice.startswith("model=") and choice !
 OTHER_PROMPTS = tuple(
     f"data={name}" for group, name in ALL if group == "data" and name != "organism"
 )
-# Attacks and judges of every kind are started by tests/evaluate, sweeps by tests/train.
-ELSEWHERE = ("attack=", "judge=", "capability=", "benchmark=", "sweep=")
+# Attacks and judges of every kind are started by tests/evaluate, sweeps and loggers by tests/train.
+ELSEWHERE = ("attack=", "judge=", "capability=", "benchmark=", "sweep=", "logger=")
 SLOW = (
     "evaluate=small",
     "experiment=paper",
     "evaluate=organism",
     "evaluate=default",
-    "logger=wandb",
     "trainer=ddp",
     "trainer=fsdp",
     "trainer=fsdp_offload",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -135,22 +134,3 @@ def test_a_sweep_gives_each_job_a_folder_and_goes_on_after_a_failure(
         load_file(sweep / job / "adapter" / "adapter_model.safetensors") for job in ("0", "1")
     ]
     assert any(not torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
-
-
-@pytest.mark.parametrize("logger", ["wandb", "tensorboard", "csv"])
-def test_every_logger_works_offline(train: Train, logger: str) -> None:
-    folder = train(
-        *SMALL, "evaluate=none", "layers=single", f"logger={logger}", "logger.offline=true"
-    )
-    found = {
-        "wandb": "wandb/offline-run-*/*.wandb",
-        "tensorboard": "tensorboard/version_0/events.*",
-        "csv": "csv/version_0/metrics.csv",
-    }[logger]
-    (file,) = folder.glob(found)
-    # W&B's own process may still be writing for a moment when `finish` has returned.
-    deadline = time.monotonic() + 20
-    while file.stat().st_size <= 500 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert file.stat().st_size > 500
-    assert (folder / "metrics.csv").exists()
