@@ -7,7 +7,6 @@ a sign, and the page's own policy forbids scripts and addresses, should all else
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,16 @@ from markupsafe import Markup
 
 from es2_lightning.atomic_files import write_atomically
 
-_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
-"""What changes the direction of the text that follows."""
+_SILENT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # Control characters, but for the tab and the line's end.
+    "\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"  # What turns the text that follows.
+    "\ud800-\udfff]"  # What no file can hold.
+)
 
 
-def visible(text: object) -> str:
-    """Text in which no sign is silent: control characters, and what no file can hold, as signs."""
-    shown = _TURNING.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", str(text))
-    return "".join(map(_sign, shown))
-
-
-def _sign(character: str) -> str:
-    if character in "\n\t":
-        return character
-    category = unicodedata.category(character)
-    if category == "Cc":
-        number = ord(character)
-        return chr(0x2400 + number) if number < 0x20 else f"⟨U+{number:04X}⟩"
-    return "\ufffd" if category == "Cs" else character
+def visible(text: str) -> str:
+    """Text in which no sign is silent: each is written as its number, such as ⟨U+202E⟩."""
+    return _SILENT.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)
 
 
 def write_page(path: Path, template: str, **content: Any) -> Path:

@@ -117,7 +117,11 @@ def read_run_files(folder: Path) -> RunFiles:
     saved = folder / CONFIG
     began = datetime.fromtimestamp(saved.stat().st_mtime) if saved.is_file() else None
     record = job_record.read(folder)
-    trained = (folder / ADAPTER).is_dir() or (folder / MODEL).is_dir()
+    complete = comparison is not None
+    if command == "train":
+        trained = (folder / ADAPTER).is_dir() or (folder / MODEL).is_dir()
+        measures = (config.get("evaluate") or {}).get("enabled", False)
+        complete = trained and (complete or not measures)
     return RunFiles(
         folder=folder,
         command=command,
@@ -133,7 +137,7 @@ def read_run_files(folder: Path) -> RunFiles:
         findings=_findings(folder, problems),
         comparison=comparison,
         began=began,
-        complete=trained if command == "train" else comparison is not None,
+        complete=complete,
         job=None if record is None else record.number,
         problems=problems,
     )

@@ -61,7 +61,11 @@ def write_run_page(run: RunFiles) -> Path:
     content: dict[str, Any] = {
         "measured": comparison is not None,
         "tiles": tiles(comparison) if comparison else [],
-        "conclusions": conclusions(comparison) if comparison else [],
+        # A number and its sign stay on one line.
+        "conclusions": [
+            sentence.replace(" %", "\u00a0%")
+            for sentence in (conclusions(comparison) if comparison else [])
+        ],
         "separates": any("train/separation" in row for row in run.metrics),
         "checks": found,
         "warned": [check.title for check in found if check.status == "warning"],

@@ -77,10 +77,10 @@ def test_what_models_and_people_wrote_is_text(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_text_that_would_turn_or_hide_what_follows_is_shown_as_signs(tmp_path: Path) -> None:
-    assert visible("a\x00\x1b[31m\u202eb\ud800\n\t") == "a␀␛[31m⟨U+202E⟩b\ufffd\n\t"
+    assert visible("a\x00\x1b[31m\u202eb\ud800\n\t") == "a⟨U+0000⟩⟨U+001B⟩[31m⟨U+202E⟩b⟨U+D800⟩\n\t"
     turned = small_comparison(say=lambda _: "\u202eevil\x07")
     page = page_of(run_folder(tmp_path / "run", comparison=turned))
-    assert "⟨U+202E⟩evil␇" in page.text and "\u202e" not in page.text
+    assert "⟨U+202E⟩evil⟨U+0007⟩" in page.text and "\u202e" not in page.text
 
 
 def test_a_complete_run_is_told_pictures_first(complete: Path) -> None:
@@ -140,6 +140,11 @@ def test_it_fits_a_phone_a_dark_room_and_every_eye(complete: Path) -> None:
         ({"metrics": [], "stages": []}, "In short", "How the training went"),
         ({"stages": STAGES[:1]}, "Stage 1 separated layer 2", "Stage 2"),
         ({"comparison": None, "finished": False}, "did not come to its end", "In short"),
+        (
+            {"comparison": None, "config": CONFIG | {"evaluate": {"enabled": True}}},
+            "did not come to its end",
+            "In short",
+        ),
         ({"words": None}, "The words that it was started with are lost", "To repeat it"),
     ],
 )
