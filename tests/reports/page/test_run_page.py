@@ -158,6 +158,28 @@ def test_what_is_missing_is_left_out(
     assert told in page.text and absent not in page.text
 
 
+def test_another_method_is_told_as_such(tmp_path: Path) -> None:
+    metrics = [
+        {
+            "step": i,
+            "train/loss": 2.0 - i,
+            "train/harmless_loss": 1.0,
+            "train/refusal_loss": 1.0 - i,
+        }
+        for i in range(3)
+    ]
+    folder = run_folder(tmp_path / "run", metrics=metrics, stages=[])
+    hydra = {"hydra": {"runtime": {"choices": {"method": "stl", "data": "organism"}}}}
+    (folder / ".hydra" / "hydra.yaml").write_text(json.dumps(hydra))
+    page = page_of(folder)
+    assert "on right answers and on refusals (STL)" in page.text
+    assert "pushes the hidden states" not in page.text
+    assert page.images == [
+        "Loss over the training steps",
+        "Terms of the loss over the training steps",
+    ]
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_an_empty_folder_and_damaged_files_cost_no_page(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
