@@ -35,6 +35,7 @@ SECTIONS = {
     "runs": "The runs",
     "paper": "Beside the paper",
     "attacks": "Attacks",
+    "kept": "What they kept",
     "checks": "Careful",
     "training": "Training",
     "layers": "Inside",
@@ -175,11 +176,12 @@ def _pictures(
         ),
         "training": drawings.runs_training_drawings(curves),
     }
-    made |= {name: [] for name in ("curves", "outcomes", "layers", "projections", "shifts")}
+    made |= {name: [] for name in ("curves", "outcomes", "kept", "layers", "projections", "shifts")}
     if columns:
         made |= {
             "curves": drawings.budget_drawings(columns),
             "outcomes": drawings.outcome_drawings(columns),
+            "kept": drawings.kept_drawings(columns),
             "layers": drawings.layer_drawings(columns, separated),
             "projections": drawings.projection_drawings(columns[: MOST_INSIDE + 1], separated),
             "shifts": drawings.shift_drawings(columns, separated),

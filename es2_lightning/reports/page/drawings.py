@@ -21,6 +21,7 @@ from es2_lightning.evaluation.verdict import WORST
 from es2_lightning.reports.page.columns import Column
 from es2_lightning.reports.pictures import (
     budget_curve,
+    kept,
     layers,
     outcomes,
     pareto,
@@ -51,8 +52,8 @@ class Picture:
     width: int
 
 
-Drawing = tuple[str, Callable[[], Figure]]
-"""What a picture shows, and what draws it."""
+Drawing = tuple[str, Callable[[], Figure | None]]
+"""What a picture shows, and what draws it; None: there is nothing to draw."""
 
 
 def drawn(drawings: Sequence[Drawing]) -> list[Picture]:
@@ -61,7 +62,9 @@ def drawn(drawings: Sequence[Drawing]) -> list[Picture]:
     with house_style():
         for title, draw in drawings:
             try:
-                pictures.append(_picture(title, draw()))
+                figure = draw()
+                if figure is not None:
+                    pictures.append(_picture(title, figure))
             except Exception:
                 # The figures stand in the tables; a broken picture must not cost the page.
                 log.exception("The picture %r could not be drawn", title)
@@ -85,13 +88,9 @@ def pareto_drawings(points: Sequence[ParetoPoint]) -> list[Drawing]:
         for gain in pareto.GAINS
         if any(not math.isnan(p.figures[gain] + p.figures[pareto.PRICE]) for p in points)
     }
-    return [(title, partial(_pareto, points=points, gain=gain)) for gain, title in found.items()]
-
-
-def _pareto(*, points: Sequence[ParetoPoint], gain: str) -> Figure:
-    figure = pareto.draw(points, [gain], what="runs")
-    assert figure is not None
-    return figure
+    return [
+        (title, partial(pareto.draw, points, [gain], what="runs")) for gain, title in found.items()
+    ]
 
 
 def budget_drawings(columns: Sequence[Column]) -> list[Drawing]:
@@ -140,6 +139,15 @@ def training_drawings(metrics: Sequence[dict[str, Any]]) -> list[Drawing]:
         )
         for name, title in titles.items()
         if name in training.panels_of(metrics)
+    ]
+
+
+def kept_drawings(columns: Sequence[Column]) -> list[Drawing]:
+    """Over-refusal and capability."""
+    looks = [column.look for column in columns]
+    return [
+        ("Outcomes of requests that are not harmful", partial(kept.draw_harmless, looks)),
+        ("Tasks solved", partial(kept.draw_capability, looks)),
     ]
 
 

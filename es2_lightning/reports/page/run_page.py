@@ -25,6 +25,7 @@ REPORT = "report.html"
 SECTIONS = {
     "short": "In short",
     "attacks": "Attacks",
+    "kept": "What it kept",
     "checks": "Careful",
     "training": "Training",
     "layers": "Inside",
@@ -129,11 +130,12 @@ def judged(columns: list[Column]) -> str:
 
 def _pictures(run: RunFiles, columns: list[Column]) -> dict[str, list[Picture]]:
     made = {"training": drawings.training_drawings(run.metrics)}
-    made |= {name: [] for name in ("curves", "outcomes", "layers", "projections", "shifts")}
+    made |= {name: [] for name in ("curves", "outcomes", "kept", "layers", "projections", "shifts")}
     if columns:
         made |= {
             "curves": drawings.budget_drawings(columns),
             "outcomes": drawings.outcome_drawings(columns),
+            "kept": drawings.kept_drawings(columns),
             "layers": drawings.layer_drawings(columns, run.layers),
             "projections": drawings.projection_drawings(columns, run.layers),
             "shifts": drawings.shift_drawings(columns, run.layers),

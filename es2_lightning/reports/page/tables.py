@@ -144,7 +144,7 @@ def detail_tables(columns: Sequence[Column]) -> list[PageTable]:
 def shown(estimate: Estimate | None, unit: Unit = "percent") -> Cell:
     """A figure with its interval apart."""
     value, _, interval = cell(estimate, unit).partition(" [")
-    percent = " %" if unit == "percent" and value != NOT_MEASURED else ""
+    percent = "\u00a0%" if unit == "percent" and value != NOT_MEASURED else ""
     return Cell(value + percent, interval.removesuffix("]"))
 
 

@@ -53,8 +53,8 @@ def test_runs_are_laid_side_by_side(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert not caplog.records  # Every picture could be drawn.
     assert page.titles == [
         "3 runs side by side", "The runs", "Beside the paper", "What attacks get out of them",
-        "What to be careful about", "How the training went", "Inside the models", "All figures",
-        "What the models said", "What was run",
+        "What they can still do", "What to be careful about", "How the training went",
+        "Inside the models", "All figures", "What the models said", "What was run",
     ]  # fmt: skip
     shown = " | ".join(page.images)
     assert "shift that recovers half, × the base's against harmless answers kept" in shown

@@ -87,7 +87,8 @@ def test_a_complete_run_is_told_pictures_first(complete: Path) -> None:
     page = page_of(complete)
     assert_safe(page)
     assert page.titles[1:] == [
-        "In short", "What attacks get out of it", "What to be careful about",
+        "In short", "What attacks get out of it", "What it can still do",
+        "What to be careful about",
         "How the training went", "Inside the model", "All figures", "What the models said",
         "What was run",
     ]  # fmt: skip
@@ -96,6 +97,7 @@ def test_a_complete_run_is_told_pictures_first(complete: Path) -> None:
         "recovered by scav_worst against relative shift", "Outcomes by attack: base",
         "Outcomes by attack: tuned", "Loss", "KL against its threshold", "Distance of harmful",
         "linear probe", "layer 2: base", "layer 4: tuned", "Shift by layer, relative",
+        "Outcomes of requests that are not harmful",
     ):  # fmt: skip
         assert words in shown, words
     for words in (
