@@ -128,7 +128,7 @@ def _groups(
                 for column, one, there in zip(columns, made, verdicts, strict=True)
                 if one and prompt in there
             ]
-            examples.append(Example(_cut(prompt.text), outputs))
+            examples.append(Example(cut(prompt.text), outputs))
         yield ExampleGroup(WORDS[outcome], len(places), len(outcomes), examples)
 
 
@@ -153,13 +153,14 @@ def _output(
     return Output(
         column.label,
         WORDS[outcome],
-        _cut(generation.output),
+        cut(generation.output),
         harmful and answered,
-        _cut("; ".join(others), 300),
+        cut("; ".join(others), 300),
     )
 
 
-def _cut(text: str, longest: int = LONGEST) -> str:
+def cut(text: str, longest: int = LONGEST) -> str:
+    """A text that is not too long; what is left out is told."""
     if len(text) <= longest:
         return text
     return f"{text[:longest]}… ({len(text) - longest} characters more)"

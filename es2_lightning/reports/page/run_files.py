@@ -27,7 +27,7 @@ EVALUATION, METRICS, STAGES, VERSIONS = (
     "stages.json",
     "versions.json",
 )
-PROMPTS = "prompts.json"
+PROMPTS, SAMPLES = "prompts.json", "samples.jsonl"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 HYDRA = Path(".hydra") / "hydra.yaml"
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError)
@@ -49,6 +49,7 @@ class RunFiles:
         depth: How many the model has.
         stages: How each stage ended.
         metrics: What training logged, a dict for each step.
+        samples: What the model answered while it was trained, a dict for each answer.
         findings: What was found in its prompts; None where nothing was looked for.
         comparison: What was measured; None: nothing yet.
         began: When its config was written.
@@ -68,6 +69,7 @@ class RunFiles:
     depth: int | None = None
     stages: Sequence[Mapping[str, Any]] = ()
     metrics: Sequence[dict[str, Any]] = ()
+    samples: Sequence[Mapping[str, Any]] = ()
     findings: Findings | None = None
     comparison: Comparison | None = None
     began: datetime | None = None
@@ -134,6 +136,7 @@ def read_run_files(folder: Path) -> RunFiles:
         depth=separated.get("depth"),
         stages=_read(folder / STAGES, problems, []),
         metrics=_metrics(folder),
+        samples=_samples(folder),
         findings=_findings(folder, problems),
         comparison=comparison,
         began=began,
@@ -177,6 +180,22 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
     from es2_lightning.training.run_metrics import RunMetrics
 
     return RunMetrics(folder).read()
+
+
+def _samples(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    try:
+        # Not splitlines, which also breaks at characters that JSON leaves as they are.
+        lines = (folder / SAMPLES).read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError):
+        return []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            found.append({name: row[name] for name in ("step", "kind", "prompt", "output")})
+        except DAMAGED:
+            continue  # An empty line, or the one at which a run was killed.
+    return found
 
 
 def _findings(folder: Path, problems: list[str]) -> Findings | None:

@@ -17,6 +17,7 @@ from es2_lightning.reports.page.drawings import Picture, drawn
 from es2_lightning.reports.page.examples import example_sections
 from es2_lightning.reports.page.rendering import write_page
 from es2_lightning.reports.page.run_files import EVALUATION, RunFiles, read_run_files
+from es2_lightning.reports.page.samples import sampled
 from es2_lightning.reports.page.tiles import tiles
 from es2_lightning.reports.page.words import JUDGES, METHODS
 
@@ -71,6 +72,7 @@ def write_run_page(run: RunFiles) -> Path:
         "checks": found,
         "warned": [check.title for check in found if check.status == "warning"],
         "stages": stage_sentences(run),
+        "samples": sampled(run),
         "tables": page_tables(columns),
         "judged": judged(columns),
         "examples": example_sections(columns) if columns else [],

@@ -110,7 +110,7 @@ SHOWN = {
     "separation": ("train/separation",),
     "kl": ("train/kl", "train/harmful_kl"),
     "terms": (
-        "train/harmless_loss",
+        "train/answer_loss",
         "train/refusal_loss",
         "train/rerouting",
         "train/retention",

@@ -11,10 +11,12 @@ import pytest
 
 from es2_lightning.evaluation.comparison import compare
 from es2_lightning.evaluation.results_files import write_results
+from es2_lightning.logged_keys import described
 from es2_lightning.prompts.findings import Finding, Findings
 from es2_lightning.prompts.surface import Separability
 from es2_lightning.reports.page.rendering import visible
 from es2_lightning.reports.page.run_page import report_run
+from es2_lightning.reports.pictures.training import SHOWN
 
 from ..synthetic import measurement
 from .html_reading import Page, read_page
@@ -165,7 +167,7 @@ def test_another_method_is_told_as_such(tmp_path: Path) -> None:
         {
             "step": i,
             "train/loss": 2.0 - i,
-            "train/harmless_loss": 1.0,
+            "train/answer_loss": 1.0,
             "train/refusal_loss": 1.0 - i,
         }
         for i in range(3)
@@ -213,6 +215,29 @@ def test_a_model_alone_and_an_evaluation_that_stands_in_a_run(tmp_path: Path) ->
     assert report_run(folder / "evaluation") == folder / "report.html"
     again = "python -m es2_lightning.evaluate run=x 'attack=[direct,gcg]'"
     assert read_page((folder / "report.html").read_text("utf-8")).commands[1] == again
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_answers_while_training_are_told(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    said = {0: "I cannot", 3: "I cannot", 6: EVIL + "\u2028"}
+    rows = [
+        {"step": step, "epoch": 0, "stage": 0, "kind": kind, "prompt": kind + "?", "output": text}
+        for step, text in said.items()
+        for kind in ("harmful", "looks_harmful")
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "samples.jsonl").write_text(lines + '{"step": 9, "ki', "utf-8")
+    page = page_of(folder)
+    assert_safe(page)
+    text = " ".join(page.text.split())
+    assert "Asked (looks harmful) looks_harmful? from the start to step 3 I cannot" in text
+    assert f"after 6 steps {EVIL}" in text
+    assert "Asked (harmful) harmful? from the start to step 3 May be harmful" in text
+
+
+def test_every_drawn_key_is_one_that_a_run_logs() -> None:
+    assert all(described(key) for keys in SHOWN.values() for key in keys)
 
 
 @pytest.mark.usefixtures("no_pictures")
