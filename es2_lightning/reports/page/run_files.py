@@ -164,7 +164,11 @@ def _words(folder: Path, problems: list[str]) -> tuple[str, ...] | None:
     # Where a run went on from a checkpoint, its repetition begins anew; what a run implies for
     # `evaluate` is implied again.
     left_out = ("ckpt_path=", f"{NAME}='${{run_model:")
-    return tuple(str(word) for word in found if not str(word).startswith(left_out))
+    words = [str(word) for word in found if not str(word).startswith(left_out)]
+    if any(word.startswith("sweep=") for word in words):
+        # A sweep's values would start all of its jobs.
+        words.append("hydra.mode=RUN")
+    return tuple(words)
 
 
 def _measured_with(folder: Path, problems: list[str]) -> tuple[str, ...] | None:

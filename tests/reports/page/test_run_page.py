@@ -15,6 +15,7 @@ from es2_lightning.logged_keys import described
 from es2_lightning.prompts.findings import Finding, Findings
 from es2_lightning.prompts.surface import Separability
 from es2_lightning.reports.page.rendering import visible
+from es2_lightning.reports.page.run_files import read_run_files
 from es2_lightning.reports.page.run_page import report_run
 from es2_lightning.reports.pictures.training import SHOWN
 
@@ -215,6 +216,14 @@ def test_a_model_alone_and_an_evaluation_that_stands_in_a_run(tmp_path: Path) ->
     assert report_run(folder / "evaluation") == folder / "report.html"
     again = "python -m es2_lightning.evaluate run=x 'attack=[direct,gcg]'"
     assert read_page((folder / "report.html").read_text("utf-8")).commands[1] == again
+
+
+def test_a_job_is_repeated_alone_and_from_the_start(tmp_path: Path) -> None:
+    words = ["sweep=seeds", "seed=2", "ckpt_path=last", "model.name_or_path=a b"]
+    run = read_run_files(run_folder(tmp_path / "run", words=words))
+    assert run.repeat == (
+        "python -m es2_lightning.train sweep=seeds seed=2 'model.name_or_path=a b' hydra.mode=RUN"
+    )
 
 
 @pytest.mark.usefixtures("no_pictures")
