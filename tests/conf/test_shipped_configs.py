@@ -39,16 +39,13 @@ OTHER_PROMPTS = tuple(
 )
 # Attacks and judges of every kind are started by tests/evaluate, sweeps and loggers by tests/train.
 ELSEWHERE = ("attack=", "judge=", "capability=", "benchmark=", "sweep=", "logger=")
-SLOW = (
-    "evaluate=small",
-    "experiment=paper",
-    "evaluate=organism",
-    "evaluate=default",
-    "trainer=ddp",
-    "trainer=fsdp",
-    "trainer=fsdp_offload",
-    "trainer=multinode",
+TOGETHER = (
+    "loss=default optimizer=default schedule=default step=plain layers=every_nth logger=[csv]",
+    "loss=paper optimizer=paper schedule=paper layers=all trainer=gpu",
+    "method=stl layers=single",
+    "method=circuit_breakers layers=depths",
 )
+"""Choices that `make test` starts; the slow tests start each one by itself."""
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -64,20 +61,22 @@ def test_it_composes(choice: str) -> None:
     assert isinstance(yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text()), dict)
 
 
+def starts(choice: str) -> bool:
+    return choice not in (*REAL, *OTHER_PROMPTS) and not choice.startswith(ELSEWHERE)
+
+
 @pytest.mark.parametrize(
-    "choice",
-    [
-        pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else [])
-        for c in CHOICES
-        if c not in (*REAL, *OTHER_PROMPTS) and not c.startswith(ELSEWHERE)
-    ],
+    "choices",
+    [*TOGETHER, *(pytest.param(c, marks=pytest.mark.slow) for c in CHOICES if starts(c))],
 )
-def test_it_starts(train: Train, choice: str) -> None:  # noqa: F811
-    quick = [] if choice.startswith("evaluate=") else ["evaluate=none"]
-    many = ["layers.emergence=3"] if choice != "layers=list" else []
-    if choice.startswith("layers=") and choice != "layers=emergence_terminal":
-        many = []
-    folder = train(*SMALL, *many, choice, *quick, *NEEDS.get(choice, []))
+def test_it_starts(train: Train, choices: str) -> None:  # noqa: F811
+    words = choices.split()
+    quick = [] if choices.startswith("evaluate=") else ["evaluate=none"]
+    chosen = {word for word in words if word.startswith("layers=")}
+    found = not chosen or chosen == {"layers=emergence_terminal"}
+    many = ["layers.emergence=3"] if found else []
+    needs = [need for word in words for need in NEEDS.get(word, [])]
+    folder = train(*SMALL, *many, *words, *quick, *needs)
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
 
 

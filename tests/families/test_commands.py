@@ -13,8 +13,8 @@ from ..evaluate.conftest import QUICK, Evaluate, evaluate  # noqa: F401
 from ..model_families import FAMILIES, save_family
 from ..train.conftest import Train, train  # noqa: F401
 
-FAST = ("gemma2", "qwen3_moe")
-"""Soft-capping and sliding windows; experts and QK-norm. The others differ less from the rest."""
+FAST = ("gemma2",)
+"""Soft-capping and sliding windows."""
 
 
 @pytest.fixture(scope="module")
