@@ -20,12 +20,6 @@ def retention(tuned_PD: Tensor, base_PD: Tensor) -> Tensor:
     return torch.linalg.vector_norm(_precise(tuned_PD) - _precise(base_PD), dim=-1)
 
 
-def relative_retention(tuned_PD: Tensor, base_PD: Tensor) -> Tensor:
-    """`retention` in units of ‖h_base‖₂ of the same position, (P,): the same for any scale."""
-    norm = torch.linalg.vector_norm(_precise(base_PD), dim=-1)
-    return retention(tuned_PD, base_PD) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-
-
 def weights(alpha: float, progress: float) -> tuple[float, float]:
     """What rerouting and retention are multiplied with: alpha·(1 − t/2T) and alpha·t/2T.
 

@@ -17,12 +17,7 @@ from es2_lightning.backbone.reference import Reference
 from es2_lightning.backbone.row_pass import output_states
 from es2_lightning.backbone.structure import find_structure
 from es2_lightning.errors import UserError
-from es2_lightning.objectives.circuit_breakers import (
-    relative_retention,
-    rerouting,
-    retention,
-    weights,
-)
+from es2_lightning.objectives.circuit_breakers import rerouting, retention, weights
 from es2_lightning.training.across_ranks import mean_over_ranks
 from es2_lightning.training.batches import PairedBatch
 from es2_lightning.training.response_data import CircuitBreakerDataModule
@@ -36,7 +31,6 @@ if TYPE_CHECKING:
     from es2_lightning.backbone.token_rows import TokenRow
 
 Positions = Literal["all", "response"]
-Unit = Literal["raw", "state_norm"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class CircuitBreakerLosses:
 
 
 class CircuitBreakerObjective(RowObjective):
-    """alpha·(1 − t/2T)·rerouting + alpha·(t/2T)·retention; see `RowObjective`.
+    """alpha·(1 − t/2T)·rerouting + alpha·(t/2T)·w·retention; see `RowObjective`.
 
     Args:
         model: The causal LM that is trained, its adapter included.
@@ -64,7 +58,8 @@ class CircuitBreakerObjective(RowObjective):
         alpha: The scale of both losses.
         positions: Where completions are rerouted: at `all` tokens, those of the request too, as in
             the released code, or at those of the `response`.
-        unit: Of the retention: `raw` as in the paper, or relative to the reference's `state_norm`.
+        retention_weight: w; 1 in the paper. Retention is a length, so its weight against rerouting,
+            an angle, depends on how long a model's states are.
         step: How a step is computed; no choice changes what is computed.
         packing: How passes are laid out.
     """
@@ -77,7 +72,7 @@ class CircuitBreakerObjective(RowObjective):
         layers: Sequence[int],
         alpha: float,
         positions: Positions,
-        unit: Unit,
+        retention_weight: float,
         step: StepSettings | None = None,
         packing: Packing = "off",
     ) -> None:
@@ -86,7 +81,7 @@ class CircuitBreakerObjective(RowObjective):
         self.layers = list(layers)
         self.alpha = alpha
         self.positions = positions
-        self.unit = unit
+        self.retention_weight = retention_weight
         self._depth = len(find_structure(model).blocks)
 
     def forward(self, batch: PairedBatch, *, progress: float) -> CircuitBreakerLosses:
@@ -100,9 +95,9 @@ class CircuitBreakerObjective(RowObjective):
         broken = [self._rerouted(row) for row in batch.rows[number:]]
         every = range(1, self._depth + 1)
         reroute = mean_over_ranks(self._compared(broken, self.layers, rerouting))
-        compare = retention if self.unit == "raw" else relative_retention
-        retain = mean_over_ranks(self._compared(batch.rows[:number], every, compare))
+        retain = mean_over_ranks(self._compared(batch.rows[:number], every, retention))
         of_rerouting, of_retention = weights(self.alpha, progress)
+        of_retention *= self.retention_weight
         share = of_rerouting * reroute.share + of_retention * retain.share
         loss = of_rerouting * reroute.value + of_retention * retain.value
         return CircuitBreakerLosses(
@@ -162,7 +157,7 @@ class CircuitBreakersModule(StagedModule):
     Args:
         alpha: The scale of both losses.
         positions: Where completions are rerouted: at `all` tokens, or at those of the `response`.
-        unit: Of the retention: `raw` as in the paper, or relative to the reference's `state_norm`.
+        retention_weight: What retention weighs beside that; 1 in the paper.
 
     Raises:
         UserError: A value is not accepted.
@@ -180,21 +175,18 @@ class CircuitBreakersModule(StagedModule):
         optimizer: Callable[..., Optimizer],
         alpha: float = 5.0,
         positions: Positions = "all",
-        unit: Unit = "raw",
+        retention_weight: float = 1.0,
         step: StepSettings | None = None,
         packing: Packing = "off",
         identity: Mapping[str, str] | None = None,
     ) -> None:
-        if not alpha > 0:
-            raise UserError(f"method.alpha={alpha} is not accepted. Accepted: a number > 0.")
-        for word, value, accepted in (
-            ("positions", positions, get_args(Positions)),
-            ("unit", unit, get_args(Unit)),
-        ):
-            if value not in accepted:
-                raise UserError(
-                    f"method.{word}={value} is not accepted. Accepted: {' | '.join(accepted)}."
-                )
+        for word, weight in (("alpha", alpha), ("retention_weight", retention_weight)):
+            if isinstance(weight, str) or not weight > 0:
+                raise UserError(f"method.{word}={weight} is not accepted. Accepted: a number > 0.")
+        if positions not in (accepted := get_args(Positions)):
+            raise UserError(
+                f"method.positions={positions} is not accepted. Accepted: {' | '.join(accepted)}."
+            )
         super().__init__(
             CircuitBreakerObjective(
                 chat_model.model,
@@ -202,7 +194,7 @@ class CircuitBreakersModule(StagedModule):
                 layers=sorted(layers),
                 alpha=alpha,
                 positions=positions,
-                unit=unit,
+                retention_weight=retention_weight,
                 step=step,
                 packing=packing,
             ),

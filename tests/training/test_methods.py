@@ -69,7 +69,7 @@ def plain_circuit_breakers(
             by_layer = []
             for h, g in zip(tuned[1:], base[1:], strict=True):
                 away = (h[t] - g[t].detach()).norm()
-                by_layer.append(away / g[t].norm() if run.own.get("unit") else away)
+                by_layer.append(away * run.own.get("retention_weight", 1.0))
             retain.append(torch.stack(by_layer).mean())
     for prompt in harmful:
         assert prompt.response is not None
@@ -132,7 +132,7 @@ def test_stl(values: dict[str, Any]) -> None:
     [
         {},
         {**SMALL_PIECES, "packing": "off"},
-        {"reference": "copy", "own": {"alpha": 2.0, "unit": "state_norm"}},
+        {"reference": "copy", "own": {"alpha": 2.0, "retention_weight": 0.3}},
         {"own": {"positions": "response"}, "layers": (2, 4)},
     ],
 )
