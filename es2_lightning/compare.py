@@ -24,13 +24,19 @@ def main(config: CompareConfig) -> None:
     from es2_lightning.reports.page.comparison_page import runs_table, write_comparison
     from es2_lightning.reports.page.run_files import read_run_files
     from es2_lightning.reports.page.run_page import write_run_page
+    from es2_lightning.reports.paper_tables import paper_tables, terminal_table
 
     runs = [read_run_files(folder) for folder in run_folders(config)]
-    if len(runs) == 1:
+    beside = paper_tables(runs) if config.paper else []
+    if config.paper and not beside:
+        log.warning("paper=true: none of these runs measured what the paper's tables show")
+    if len(runs) == 1 and not beside:
         log.info("The report: %s", write_run_page(runs[0]))
         return
     Console().print(runs_table(runs))
-    log.info("The comparison: %s", write_comparison(runs, page_folder(config)))
+    for table in beside:
+        Console().print(terminal_table(table))
+    log.info("The comparison: %s", write_comparison(runs, page_folder(config), paper=beside))
 
 
 if __name__ == "__main__":

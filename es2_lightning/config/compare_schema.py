@@ -22,6 +22,8 @@ class CompareConfig:
     """Folders of runs, of evaluations, or of sweeps."""
     to: str | None = None
     """Where the page goes."""
+    paper: bool = False
+    """Whether the paper's figures stand beside the runs'."""
 
 
 def check_compare(config: CompareConfig) -> None:
