@@ -98,6 +98,7 @@ KEYS: tuple[LoggedKey, ...] = (
         "es2",
     ),
     LoggedKey("evaluation/<k>", "a headline figure of the tuned model, see sweep.csv", "end"),
+    LoggedKey("evaluation/capability_lost", "1 - evaluation/capability_kept", "end"),
     LoggedKey(
         "evaluation/<k>/<k>/<k>",
         "of the base or tuned model, under an attack, a figure of results.csv",

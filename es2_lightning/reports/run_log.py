@@ -132,7 +132,10 @@ def evaluation_metrics(comparison: Comparison, results: Path) -> dict[str, float
         comparison: What was measured.
         results: Its folder, for the headline figures.
     """
-    found: dict[str, float] = {f"evaluation/{k}": v for k, v in figures_of(results).items()}
+    figures = figures_of(results)
+    # The front of what is gained against what is lost: W&B draws it from the left.
+    figures["capability_lost"] = 1 - figures["capability_kept"]
+    found: dict[str, float] = {f"evaluation/{name}": value for name, value in figures.items()}
     for row in comparison.rows:
         by_judge = row.judge in (comparison.headline, "")
         by_layer = row.layer is None or row.metric in BY_LAYER

@@ -38,8 +38,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         run_command(
             main,
             *SMALL,
-            *TINY_EVALUATION[:3],
-            "attack=[direct,scav]",
+            *TINY_EVALUATION,
             "logger=[csv,wandb,tensorboard]",
             "logger.offline=true",
             "logger.wandb.tags=[mine]",
@@ -156,6 +155,54 @@ def test_an_evaluation_names_the_adapter_that_it_measured(
     assert measured.artifact("evaluation").name == f"evaluation-{measured.run.run_id}"
     assert {"generations", "results"} <= measured.media.keys()
     assert "evaluation/tuned/direct/defended" in measured.metrics
+
+
+def panels(specification: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each panel's title, or kind, with its config."""
+    view = specification["spec"]["section"]["panelBankConfig"]
+    for section in view["sections"]:
+        for panel in section["panels"]:
+            yield panel["config"].get("chartTitle", panel["viewType"]), panel["config"]
+
+
+def keys_of(config: dict[str, Any]) -> set[str]:
+    """All keys, patterns, config keys and tables that a panel names."""
+    named = [*config.get("metrics", []), *config.get("mediaKeys", [])]
+    named += [config[name] for name in ("xAxis", "yAxis", "metricRegex") if config.get(name)]
+    named += [column["accessor"] for column in config.get("columns", [])]
+    if "panel2Config" in config:
+        named.append(config["panel2Config"]["exp"]["fromOp"]["inputs"]["key"]["val"])
+    return {name.removeprefix("summary:") for name in named}
+
+
+def test_every_panel_of_the_dashboard_shows_what_the_run_logs(
+    run: OfflineRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from es2_lightning.dashboard import main
+
+    monkeypatch.chdir(tmp_path)
+    run_command(main, "project=mine", "dry_run=true", monkeypatch=monkeypatch)
+    written = json.loads((tmp_path / "outputs" / "dashboards" / "mine.json").read_text())
+    there = {**run.metrics, **run.media}
+    shown = dict(panels(written["specification"]))
+    for title, config in panels(written["specification"]):
+        assert keys_of(config), title
+        for key in keys_of(config):
+            if key.startswith("config:"):
+                node: Any = run.config
+                for name in key.removeprefix("config:").replace(".value", "").split("."):
+                    node = node[name]
+            else:
+                assert any(re.fullmatch(key, known) for known in there), (title, key)
+    for wanted in (
+        "KL against its threshold τ",
+        "Distance between the groups, over the mean norm",
+        "Defence rate by attack, tuned",
+        "Pareto front: safety against capability",
+    ):
+        assert wanted in shown
+    tables = [keys_of(c) for _, c in panels(written["specification"]) if "panel2Config" in c]
+    assert {name for names in tables for name in names} >= TABLES.keys()
 
 
 class Unlucky(L.Callback):
