@@ -101,6 +101,7 @@ MISTAKES = {
     ],
     "es2_lightning.compare": [*LOOKS, *TYPO, [], ["runs=[nowhere]"], ["runs=[.]"]],
     "es2_lightning.sweep_report": [*LOOKS, *TYPO, [], ["dir=nowhere"], ["dir=."]],
+    "es2_lightning.dashboard": [*LOOKS, *TYPO, ["project=a/b"], ["url=x"], ["attacks=[]"]],
     "es2_lightning.organism.__main__": [*LOOKS, *TYPO, ["seed=-1"], ["answering.steps=0"]],
 }
 
