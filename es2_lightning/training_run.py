@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning as L
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from es2_lightning.atomic_files import write_atomically
@@ -23,14 +25,12 @@ from es2_lightning.backbone.packing_choice import choose_packing
 from es2_lightning.backbone.reference import Reference, answers_differ
 from es2_lightning.config.earlier_run import LAYERS
 from es2_lightning.config.objects import build, build_optimizer
-from es2_lightning.config.run_loggers import build_loggers
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.evaluator import Evaluator
 from es2_lightning.evaluation.progress import rich_progress
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator
-from es2_lightning.reports.run_log import RunLog
 from es2_lightning.sweep import JobSeconds, Sweep
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.checkpoints import read_checkpoint
@@ -71,7 +71,6 @@ class TrainingRun:
         layers: The layer set.
         evaluator: What is measured before and after; None: nothing.
         seconds: What took how long.
-        log: The chosen loggers.
     """
 
     folder: Path
@@ -84,7 +83,6 @@ class TrainingRun:
     layers: list[int]
     evaluator: Evaluator | None
     seconds: JobSeconds
-    log: RunLog
 
     @property
     def shared(self) -> bool:
@@ -166,12 +164,19 @@ class TrainingRun:
         del self.chat_model, self.reference, self.module
 
 
-def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) -> TrainingRun:
+def build_run(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    loggers: Sequence[Logger] = (),
+    sweep: Sweep | None = None,
+) -> TrainingRun:
     """Build everything; what needs no weights is built before they load.
 
     Args:
         config: The whole config.
         folder: The run's.
+        loggers: Beside `RunMetrics`.
         sweep: That it is a job of, from whose other jobs it takes what is the same.
     """
     seconds = JobSeconds()
@@ -181,7 +186,6 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
     layers = select_layers(config.layers, depth)
     datamodule = read_data(config, folder)
     metrics = RunMetrics(folder)
-    loggers = build_loggers(config.logger, folder, job_type="train")
     trainer = make_trainer(
         config.trainer,
         folder=folder,
@@ -253,5 +257,4 @@ def build_run(config: TrainConfig, folder: Path, *, sweep: Sweep | None = None) 
         layers,
         evaluator,
         seconds,
-        RunLog(loggers, folder, first=trainer.is_global_zero),
     )

@@ -52,7 +52,7 @@ def save_workspace(
 
     try:
         if url is None:
-            owner = entity or wandb.Api().default_entity
+            owner = entity or str(wandb.Api().default_entity)
             workspace = ws.Workspace(
                 entity=owner, project=project, name=name, sections=list(sections)
             )
@@ -64,9 +64,10 @@ def save_workspace(
         workspace.save()
     except Exception as error:  # The library passes on what its HTTP client raises.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        known = "" if url is None else f" If {url} is no more, remove {_path(project)}."
         raise UserError(
-            f"The workspace was not saved: {reason}. Accepted: a project to which `wandb login` or "
-            "WANDB_API_KEY gives access, or dry_run=true."
+            f"The workspace was not saved: {reason} Accepted: a project to which `wandb login` or "
+            f"WANDB_API_KEY gives access, or dry_run=true.{known}"
         ) from error
     _write(project, {"url": workspace.url, "specification": workspace._spec})
     return str(workspace.url)

@@ -112,7 +112,7 @@ def _pictures() -> Any:
 
 
 def _lines(title: str, keys: list[str], *, log_y: bool | None = None) -> Any:
-    return wr.LinePlot(title=title, x=STEP, y=keys, log_y=log_y)
+    return wr.LinePlot(title=title, x=STEP, y=[*keys], log_y=log_y)
 
 
 def _by_layer(title: str, pattern: str) -> Any:
@@ -120,7 +120,7 @@ def _by_layer(title: str, pattern: str) -> Any:
 
 
 def _bars(title: str, keys: list[str]) -> Any:
-    return wr.BarPlot(title=title, metrics=keys)
+    return wr.BarPlot(title=title, metrics=[*keys])
 
 
 def _front(title: str, *, x: str) -> Any:

@@ -32,8 +32,9 @@ class RunLog:
     """
 
     def __init__(self, loggers: Sequence[Logger], folder: Path, *, first: bool = True) -> None:
-        self.loggers = list(loggers) if first else []
+        self.loggers = list(loggers)
         self.folder = folder
+        self.first = first
 
     def __enter__(self) -> RunLog:
         return self
@@ -81,7 +82,7 @@ class RunLog:
             step: The optimizer step at which the tuned model was measured.
         """
         metrics = evaluation_metrics(comparison, results)
-        for logger in self.loggers:
+        for logger in self.loggers if self.first else ():
             logger.log_metrics(metrics, step=step)
             logger.save()
         for run in self._wandb_runs():
@@ -111,6 +112,8 @@ class RunLog:
 
     def _wandb_runs(self, *, begin: bool | None = None) -> list[Any]:
         """W&B's runs; unless they are to begin, those that have."""
+        if not self.first:
+            return []
         loggers = [logger for logger in self.loggers if isinstance(logger, WandbLogger)]
         if not begin:
             return [logger.experiment for logger in loggers if logger._experiment is not None]

@@ -244,6 +244,21 @@ def test_each_job_of_a_sweep_is_a_run_that_ends(train: Train, tmp_path: Path) ->
     assert not [a for a in second.artifacts if a.type == "adapter"]
 
 
+def test_what_wandb_refuses_is_told_before_the_weights_load(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def init(**_: Any) -> None:
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", init)
+    train(*SMALL, "logger=wandb", status=1)
+    shown = capsys.readouterr()
+    assert "Error: logger=wandb: No API key configured" in shown.err
+    assert "logger.offline=true" in shown.err and "Loading" not in shown.out
+
+
 @pytest.mark.slow
 def test_two_processes_are_one_run(tmp_path: Path) -> None:
     program = (sys.executable, "-m", "es2_lightning.train")
