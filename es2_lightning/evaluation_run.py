@@ -24,7 +24,7 @@ from es2_lightning.config.loaded_prompts import load_prompts
 from es2_lightning.errors import UserError
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.evaluator import Evaluator
-from es2_lightning.evaluation.progress import Progress, rich_progress, silent
+from es2_lightning.evaluation.progress import Progress, progress_of, silent
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.settings import EvaluateSettings
 from es2_lightning.evaluation.subject import Subject
@@ -98,7 +98,7 @@ def evaluate(config: EvaluateConfig, folder: Path, *, run: EarlierRun | None) ->
         # An adapter that does not fit is told before the base is measured for an hour.
         load_adapter(chat_model, adapter)
         chat_model.model = chat_model.model.unload()
-    with rich_progress() as progress:
+    with progress_of(config.progress)() as progress:
         evaluator = build_evaluator(config, splits, folder, progress=progress)
         layers = (run.layers if run else None) or None
         subject = Subject(BASE, chat_model, weights_fingerprint(chat_model.model))

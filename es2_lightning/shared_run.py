@@ -57,7 +57,16 @@ def measure_alone(run: TrainingRun, config: TrainConfig) -> Comparison | None:
         torch.cuda.empty_cache()
     alone: dict[str, Any] = {
         name: getattr(config, name)
-        for name in ("model", "data", "attack_values", "attack", "judge", "capability", "evaluate")
+        for name in (
+            "model",
+            "data",
+            "attack_values",
+            "attack",
+            "judge",
+            "capability",
+            "evaluate",
+            "progress",
+        )
     }
     return evaluate(
         EvaluateConfig(**alone, device=str(device), seed=config.seed),

@@ -19,7 +19,7 @@ from es2_lightning.config.evaluation_objects import build_judges
 from es2_lightning.config.loaded_prompts import load_prompts
 from es2_lightning.evaluation.judges.judge import outcome_of
 from es2_lightning.evaluation.outcomes import Outcome
-from es2_lightning.evaluation.progress import rich_progress
+from es2_lightning.evaluation.progress import progress_of
 from es2_lightning.reports.estimate_report import estimate_lines, shortage
 from es2_lightning.training.cache_build import CacheBuild
 from es2_lightning.training.refusals import MAX_NEW_TOKENS, collect_refusals
@@ -102,7 +102,8 @@ def run_reference(
     cached = make_cached_reference(
         chat_model, config.model, packing=packing, precision=str(trainer.precision)
     )
-    trainer.callbacks.append(CacheBuild(cached, progress=rich_progress))  # type: ignore[attr-defined]
+    shown = CacheBuild(cached, progress=progress_of(config.progress))
+    trainer.callbacks.append(shown)  # type: ignore[attr-defined]
     return cached
 
 

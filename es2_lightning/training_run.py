@@ -27,7 +27,7 @@ from es2_lightning.config.earlier_run import LAYERS
 from es2_lightning.config.objects import build, build_optimizer
 from es2_lightning.evaluation.comparison import Comparison, compare
 from es2_lightning.evaluation.evaluator import Evaluator
-from es2_lightning.evaluation.progress import rich_progress
+from es2_lightning.evaluation.progress import progress_of
 from es2_lightning.evaluation.results_files import write_results
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, build_evaluator
@@ -71,6 +71,7 @@ class TrainingRun:
         layers: The layer set.
         evaluator: What is measured before and after; None: nothing.
         seconds: What took how long.
+        progress: How measuring is shown: `progress=…`.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class TrainingRun:
     layers: list[int]
     evaluator: Evaluator | None
     seconds: JobSeconds
+    progress: str
 
     @property
     def shared(self) -> bool:
@@ -106,7 +108,7 @@ class TrainingRun:
         )
         # What is measured, and what is taken over, must not change what training draws.
         timed = nullcontext() if tuned else self.seconds.timed("base")
-        with rich_progress() as progress, isolate_rng(), timed:
+        with progress_of(self.progress)() as progress, isolate_rng(), timed:
             self.evaluator.progress = progress
             return self.evaluator.measure(subject, projection_layers=self.layers)
 
@@ -257,4 +259,5 @@ def build_run(
         layers,
         evaluator,
         seconds,
+        config.progress,
     )

@@ -9,8 +9,9 @@ from omegaconf import MISSING
 
 from es2_lightning.backbone.settings import ModelSettings
 from es2_lightning.config.train_schema import DataSettings
+from es2_lightning.evaluation.progress import WAYS
 from es2_lightning.evaluation.settings import EvaluateSettings
-from es2_lightning.ranges import at_least
+from es2_lightning.ranges import at_least, one_of
 
 
 @dataclass
@@ -32,3 +33,5 @@ class EvaluateConfig:
     device: str = "auto"
     """`auto`: a GPU where there is one; or torch's own words, such as cuda:1."""
     seed: int = field(default=0, metadata=at_least(0))
+    progress: str = field(default="auto", metadata=one_of(*WAYS))
+    """`bar`: on a terminal; `plain`: lines in the log; `auto`: as there is a terminal; `none`."""

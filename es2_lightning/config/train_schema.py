@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from es2_lightning.backbone.settings import ModelSettings
 from es2_lightning.evaluation.headline_figures import FIGURES
+from es2_lightning.evaluation.progress import WAYS
 from es2_lightning.evaluation.settings import EvaluateSettings
 from es2_lightning.ranges import accepts, at_least, one_of
 from es2_lightning.training.settings import (
@@ -64,8 +65,8 @@ class TrainConfig:
         default_factory=lambda: ["scav_dsr", "capability_kept"],
         metadata=accepts(f"a list of {' | '.join(FIGURES)}", _are_figures),
     )
-    progress: str = field(default="auto", metadata=one_of("auto", "bar", "plain", "none"))
-    """How training is shown: `bar`: on a terminal; `plain`: lines in the log; `auto`: a bar where
-    there is a terminal; `none`: each stage's end alone."""
+    progress: str = field(default="auto", metadata=one_of(*WAYS))
+    """How far things are: `bar`: on a terminal; `plain`: lines in the log; `auto`: a bar where
+    there is a terminal, else lines; `none`: each stage's end alone."""
     estimate: bool = False
     """Tell what the run will take, and stop there."""

@@ -19,13 +19,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from es2_lightning.errors import UserError
 from es2_lightning.logged_keys import TOKENS_PER_SECOND
 from es2_lightning.training.schedule import StageEnd
 from es2_lightning.training.staged_module import StagedModule
 
 log = logging.getLogger(__name__)
-WAYS = ("auto", "bar", "plain", "none")
 
 
 class StageDisplay(L.Callback):
@@ -36,16 +34,11 @@ class StageDisplay(L.Callback):
             a bar where stderr is a terminal, else lines; `none`: nothing but each stage's end.
         every_n_steps: How many optimizer steps lie between two lines.
         console: Where bars are drawn.
-
-    Raises:
-        UserError: There is no such way.
     """
 
     def __init__(
         self, *, progress: str = "auto", every_n_steps: int = 20, console: Console | None = None
     ) -> None:
-        if progress not in WAYS:
-            raise UserError(f"progress={progress} is not accepted. Accepted: {' | '.join(WAYS)}.")
         self._console = console or Console(stderr=True)
         auto = "bar" if self._console.is_terminal else "plain"
         self._way = auto if progress == "auto" else progress

@@ -48,6 +48,8 @@ class Samples(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What the model answers before anything is trained; a run that goes on has that."""
+        if isinstance(trainer.strategy, ShardedStrategy) and self.prompts_per_kind:
+            log.info("No samples while training: a sharded model runs inside of a step alone")
         if trainer.global_step == 0:
             self._rows = []
             self._generate(trainer, pl_module)

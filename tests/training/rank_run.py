@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 from es2_lightning.training.sharding import ShardedStrategy
+from es2_lightning.training.validation_probes import ValidationProbes
 
 from ..tiny_models import tiny_splits
 from .tiny_methods import CircuitBreakersRun, STLRun
@@ -57,7 +58,13 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
     saving = [] if checkpoints is None else [every_step(Path(checkpoints))]
     torch.manual_seed(3 if ckpt_path is None else 4)
     fitted = tiny.fit(
-        record, *saving, strategy=chosen, devices=devices, ckpt_path=ckpt_path, **trainer
+        record,
+        ValidationProbes(),
+        *saving,
+        strategy=chosen,
+        devices=devices,
+        ckpt_path=ckpt_path,
+        **trainer,
     )
     return {
         "losses": record.losses,
