@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from es2_lightning.config.location import package_path
 
+from ..offline_wandb import offline_runs
 from .conftest import SMALL, TINY_EVALUATION, Train
 
 BASE = package_path("organism/checkpoint")
@@ -77,7 +78,9 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
         "schedule.max_steps=4",
         "callbacks.checkpoint.every_n_train_steps=1",
     )
-    whole = load_file(train(*words) / "adapter" / "adapter_model.safetensors")
+    to_wandb = ("logger=[wandb]", "logger.offline=true")
+    never_stopped = train(*words)
+    whole = load_file(never_stopped / "adapter" / "adapter_model.safetensors")
     step = ES2Module.training_step
     calls = []
 
@@ -88,10 +91,10 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
         return step(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ES2Module, "training_step", interrupted)
-    stopped = train(*words, "hydra.run.dir=outputs/stopped", status=130)
+    stopped = train(*words, *to_wandb, "hydra.run.dir=outputs/stopped", status=130)
     monkeypatch.setattr(ES2Module, "training_step", step)
     assert not (stopped / "adapter").exists()
-    resumed = train(*words, "ckpt_path=last")
+    resumed = train(*words, *to_wandb, "ckpt_path=last")
     assert resumed == stopped
     again = load_file(resumed / "adapter" / "adapter_model.safetensors")
     assert whole.keys() == again.keys()
@@ -99,6 +102,10 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(
         torch.testing.assert_close(again[name], whole[name], rtol=1e-6, atol=1e-9)
     with (resumed / "metrics.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(8))
+    assert (resumed / "samples.jsonl").read_text() == (never_stopped / "samples.jsonl").read_text()
+    first, second = offline_runs(resumed)
+    assert first.run.run_id == second.run.run_id, "to W&B it is the same run"
+    assert (first.exit_code, second.exit_code) == (1, 0)
 
 
 def test_a_run_without_an_applied_step_says_so(

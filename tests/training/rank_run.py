@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -55,17 +56,10 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
     )
     record = WholeRecord()
     chosen = ShardedStrategy() if strategy == "fsdp" else strategy
-    saving = [] if checkpoints is None else [every_step(Path(checkpoints))]
+    callbacks: list[L.Callback] = [record, ValidationProbes()]
+    callbacks += [] if checkpoints is None else [every_step(Path(checkpoints))]
     torch.manual_seed(3 if ckpt_path is None else 4)
-    fitted = tiny.fit(
-        record,
-        ValidationProbes(),
-        *saving,
-        strategy=chosen,
-        devices=devices,
-        ckpt_path=ckpt_path,
-        **trainer,
-    )
+    fitted = tiny.fit(*callbacks, strategy=chosen, devices=devices, ckpt_path=ckpt_path, **trainer)
     return {
         "losses": record.losses,
         "gradients": record.gradients,
