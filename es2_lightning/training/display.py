@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from es2_lightning.logged_keys import TOKENS_PER_SECOND
 from es2_lightning.training.schedule import StageEnd
@@ -64,12 +65,12 @@ class StageDisplay(L.Callback):
         schedule = pl_module.schedule
         if self._way != "bar" or self._progress is not None or schedule.finished:
             return
-        self._progress = Progress(
+        self._progress = _StageBar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[speed]}"),
             console=self._console,
         )
         self._bar = self._progress.add_task(
@@ -77,6 +78,7 @@ class StageDisplay(L.Callback):
             completed=schedule.steps,
             total=schedule.stage.budget(schedule.steps_per_epoch),
             figures="",
+            speed="",
         )
         self._progress.start()
 
@@ -90,9 +92,7 @@ class StageDisplay(L.Callback):
         schedule = pl_module.schedule
         logged = trainer.callback_metrics
         if self._progress is not None:
-            self._progress.update(
-                self._bar, completed=schedule.steps, figures=figures(logged, compact=True)
-            )
+            self._progress.update(self._bar, completed=schedule.steps, figures=figures(logged))
         elif self._way == "plain" and schedule.steps == 0:
             self._began = (time.monotonic(), 0)  # A stage has just ended, which the log tells.
         elif self._way == "plain" and schedule.steps % self._every_n_steps == 0:
@@ -102,7 +102,7 @@ class StageDisplay(L.Callback):
                 stage_name(pl_module),
                 schedule.steps,
                 budget,
-                figures(logged),
+                ", ".join(filter(None, (figures(logged), speed(logged)))),
                 self._left(schedule.steps, budget),
             )
 
@@ -141,6 +141,15 @@ class StageDisplay(L.Callback):
             self._progress = None
 
 
+class _StageBar(Progress):
+    """With the figures below it, where a narrow terminal has room for them too."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(f"  {task.fields['figures']}", style="dim")
+
+
 def stage_name(module: StagedModule) -> str:
     """The running stage with its layers."""
     assert module.schedule is not None
@@ -149,12 +158,11 @@ def stage_name(module: StagedModule) -> str:
     return f"Stage {module.schedule.stage_index + 1}/{len(module.stages)}{over}"
 
 
-def figures(logged: Mapping[str, Any], *, compact: bool = False) -> str:
+def figures(logged: Mapping[str, Any]) -> str:
     """A step's figures in a line; what a method does not log is left out.
 
     Args:
         logged: By key.
-        compact: For a narrow terminal.
     """
     found = {key: float(value) for key, value in logged.items()}
     found = {key: value for key, value in found.items() if math.isfinite(value)}
@@ -166,10 +174,14 @@ def figures(logged: Mapping[str, Any], *, compact: bool = False) -> str:
         parts.append(f"KL {kl:.2g}" + ("" if threshold is None else f" (τ {threshold:g})"))
     if (separation := found.get("train/separation")) is not None:
         relative = found.get("train/separation_relative")
-        words = "× norm" if compact else "of the mean norm"
-        of_norm = "" if relative is None else f" ({relative:.2f} {words})"
-        parts.append(f"{'sep.' if compact else 'separation'} {separation:.3g}{of_norm}")
-    if (rate := found.get(TOKENS_PER_SECOND)) is not None:
-        shown = f"{rate / 1000:.1f}k" if rate >= 1000 else f"{rate:.0f}"
-        parts.append(f"{shown} tok/s" if compact else f"{shown} tokens/s")
-    return ("  " if compact else ", ").join(parts)
+        of_norm = "" if relative is None else f" ({relative:.2f} of the mean norm)"
+        parts.append(f"separation {separation:.3g}{of_norm}")
+    return ", ".join(parts)
+
+
+def speed(logged: Mapping[str, Any]) -> str:
+    """Tokens a second, where they are logged."""
+    if TOKENS_PER_SECOND not in logged:
+        return ""
+    rate = float(logged[TOKENS_PER_SECOND])
+    return f"{rate / 1000:.1f}k tokens/s" if rate >= 1000 else f"{rate:.0f} tokens/s"
