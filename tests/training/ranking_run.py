@@ -19,7 +19,12 @@ from es2_lightning.training.ranking.methods import TransformerRanking
 
 READING = StateReading(layer=1, response_token="last", depth=4, width=6)
 METHOD = TransformerRanking(
-    hidden_size=16, feedforward_size=32, lr=3e-3, max_epochs=12, lists_per_batch=10
+    hidden_size=16,
+    feedforward_size=32,
+    lr=3e-3,
+    max_epochs=12,
+    lists_per_batch=10,
+    foreign_instructions=0.2,
 )
 
 

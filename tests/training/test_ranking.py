@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import CSVLogger
 from es2_lightning.backbone.ranker_folder import load_ranker
 from es2_lightning.backbone.response_states import ListStates, StateReading
 from es2_lightning.errors import UserError
-from es2_lightning.training.ranking.batches import RankingBatches
+from es2_lightning.training.ranking.batches import RankingBatch, RankingBatches
+from es2_lightning.training.ranking.datamodule import ListsDataModule
 from es2_lightning.training.ranking.methods import (
     LinearProbeRanking,
     MeanDifferenceRanking,
@@ -77,16 +78,42 @@ def test_the_best_epochs_weights_are_kept(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_batch_is_shared_out_whole() -> None:
     lists = interacting_lists(23, 0)
-    whole = list(RankingBatches(lists, per_batch=10, seed=3))
-    shares = [list(RankingBatches(lists, per_batch=10, seed=3, rank=k, ranks=2)) for k in (0, 1)]
+
+    def batches(**share: int) -> list[RankingBatch]:
+        return list(RankingBatches(lists, per_batch=10, seed=3, foreign_instructions=0.3, **share))
+
+    whole, shares = batches(), [batches(rank=k, ranks=2) for k in (0, 1)]
     assert [batch.total for batch in whole] == [10, 10, 3]
     for batch, *own in zip(whole, *shares, strict=True):
         for share in own:
             rows = list(share.rows)
             assert (share.number, share.total) == (batch.number, batch.total)
+            assert torch.equal(share.instructions_ND, batch.instructions_ND[rows])
             assert torch.equal(share.responses_NMD, batch.responses_NMD[rows])
             assert torch.equal(share.labels_NM, batch.labels_NM[rows])
         assert sorted(row for share in own for row in share.rows) == list(batch.rows)
+
+
+def test_some_lists_of_a_training_batch_get_anothers_instruction() -> None:
+    lists = interacting_lists(200, 0)
+    own_responses = {some[0].numpy().tobytes(): i for i, some in enumerate(lists.states.responses)}
+
+    def own_instructions(share: float) -> list[bool]:
+        batches = RankingBatches(lists, per_batch=50, seed=3, foreign_instructions=share)
+        return [
+            torch.equal(
+                batch.instructions_ND[row],
+                lists.states.instructions_ND[own_responses[some[0].numpy().tobytes()]],
+            )
+            for batch in batches
+            for row, some in enumerate(batch.responses_NMD)
+        ]
+
+    assert all(own_instructions(0))
+    assert sum(own_instructions(0.3)) == pytest.approx(0.7 * 200, abs=25)
+    data = ListsDataModule(lists, lists, lists_per_batch=50, foreign_instructions=0.3, seed=0)
+    (first, *_) = data.val_dataloader()
+    assert torch.equal(first.instructions_ND, lists.states.instructions_ND[:50])
 
 
 @pytest.mark.slow
@@ -126,6 +153,7 @@ def test_two_processes_fit_what_one_does(tmp_path: Path) -> None:
         ({"temperature": 0.0}, "temperature=0.0: accepted is a number > 0"),
         ({"num_heads": 3}, "num_heads=3 does not divide hidden_size=64"),
         ({"max_epochs": 0}, "max_epochs=0: accepted is a whole number ≥ 1"),
+        ({"foreign_instructions": 1.0}, "accepted is a share from 0 to below 1"),
         ({"lr": -1.0}, "lr=-1.0: accepted is a number ≥ 0"),
     ],
 )

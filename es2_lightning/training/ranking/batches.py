@@ -56,6 +56,8 @@ class RankingBatches:
         per_batch: Lists of a batch, all processes together; an epoch's last may hold fewer.
         seed: Of the shuffles.
         shuffle: Off for validation.
+        foreign_instructions: The share of a batch's lists, drawn anew in each epoch, that get the
+            instruction of a list drawn from the same batch.
         rank: Which process's share of each batch is made.
         ranks: How many share a batch.
     """
@@ -67,6 +69,7 @@ class RankingBatches:
         per_batch: int,
         seed: int = 0,
         shuffle: bool = True,
+        foreign_instructions: float = 0.0,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -74,6 +77,7 @@ class RankingBatches:
         self._per_batch = per_batch
         self._seed = seed
         self._shuffle = shuffle
+        self._foreign = foreign_instructions
         self._rank, self._ranks = rank, ranks
         self._epoch = 0
 
@@ -95,9 +99,10 @@ class RankingBatches:
         longest = max(len(self._lists.states.responses[i]) for i in chosen)
         rows = tuple(range(self._rank, len(chosen), self._ranks))
         own = self._lists.lists([chosen[row] for row in rows])
+        asked = self._instructions(chosen, number)
         responses_NMD, present_NM = own.states.padded(longest)
         return RankingBatch(
-            instructions_ND=own.states.instructions_ND,
+            instructions_ND=self._lists.states.instructions_ND[asked[list(rows)]],
             responses_NMD=responses_NMD,
             labels_NM=own.padded_labels(longest),
             present_NM=present_NM,
@@ -105,3 +110,12 @@ class RankingBatches:
             total=len(chosen),
             number=number,
         )
+
+    def _instructions(self, chosen: list[int], number: int) -> np.ndarray:
+        """Of each list of a batch, the list whose instruction it gets."""
+        asked = np.array(chosen)
+        if self._foreign == 0:
+            return asked
+        rng = np.random.default_rng([self._seed, number, len(chosen)])
+        foreign = rng.random(len(chosen)) < self._foreign
+        return np.where(foreign, rng.choice(asked, len(chosen)), asked)

@@ -16,6 +16,7 @@ class ListsDataModule(L.LightningDataModule):
         train: What the ranker is fitted on.
         validation: What chooses the epoch whose weights are kept; there may be none.
         lists_per_batch: All processes together.
+        foreign_instructions: See `RankingBatches`; of training batches.
         seed: Of the shuffles.
 
     Raises:
@@ -23,7 +24,13 @@ class ListsDataModule(L.LightningDataModule):
     """
 
     def __init__(
-        self, train: LabelledLists, validation: LabelledLists, *, lists_per_batch: int, seed: int
+        self,
+        train: LabelledLists,
+        validation: LabelledLists,
+        *,
+        lists_per_batch: int,
+        foreign_instructions: float = 0.0,
+        seed: int,
     ) -> None:
         super().__init__()
         train.good_and_bad()
@@ -35,6 +42,7 @@ class ListsDataModule(L.LightningDataModule):
         self.train = train
         self.validation = validation
         self.lists_per_batch = lists_per_batch
+        self.foreign_instructions = foreign_instructions
         self.seed = seed
 
     def train_dataloader(self) -> RankingBatches:
@@ -54,6 +62,7 @@ class ListsDataModule(L.LightningDataModule):
             per_batch=self.lists_per_batch,
             seed=self.seed,
             shuffle=shuffle,
+            foreign_instructions=self.foreign_instructions if shuffle else 0.0,
             rank=rank,
             ranks=ranks,
         )

@@ -38,6 +38,7 @@ def fit_ranker(
     optimizer: Callable[..., Optimizer],
     max_epochs: int,
     lists_per_batch: int,
+    foreign_instructions: float = 0.0,
     seed: int = 0,
     trainer: Mapping[str, Any] | None = None,
     folder: Path | None = None,
@@ -54,6 +55,7 @@ def fit_ranker(
         optimizer: From parameters to an optimizer.
         max_epochs: Passes over the training lists.
         lists_per_batch: Of all processes together.
+        foreign_instructions: The share of a batch's lists that get another list's instruction.
         seed: Of the first weights, the shuffles and the dropout.
         trainer: Lightning's own words; None: one CPU.
         folder: The run's; None: none is needed.
@@ -72,7 +74,13 @@ def fit_ranker(
             f"trainer.strategy={settings['strategy']}: a ranker is too small to be sharded; "
             "accepted are auto and ddp"
         )
-    data = ListsDataModule(train, validation, lists_per_batch=lists_per_batch, seed=seed)
+    data = ListsDataModule(
+        train,
+        validation,
+        lists_per_batch=lists_per_batch,
+        foreign_instructions=foreign_instructions,
+        seed=seed,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ranker = ResponseRanker(train.states.reading, shape)

@@ -44,6 +44,9 @@ class TransformerRanking(RankerShape):
         weight_decay: Of AdamW.
         max_epochs: Passes over the training lists.
         lists_per_batch: Of all processes together.
+        foreign_instructions: The share of a training batch's lists that get another list's
+            instruction, so that a response has to speak for itself: a jailbreak that was not seen
+            in training makes a harmful instruction look harmless. Not in the paper; 0 is off.
 
     Raises:
         UserError: A value that is not accepted.
@@ -54,6 +57,7 @@ class TransformerRanking(RankerShape):
     weight_decay: float = 0.01
     max_epochs: int = 30
     lists_per_batch: int = 32
+    foreign_instructions: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +71,11 @@ class TransformerRanking(RankerShape):
         for name in ("lr", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name}={getattr(self, name)}: accepted is a number ≥ 0")
+        if not 0 <= self.foreign_instructions < 1:
+            raise UserError(
+                f"foreign_instructions={self.foreign_instructions}: accepted is a share from 0 to "
+                "below 1"
+            )
 
     def fit(
         self, train: LabelledLists, validation: LabelledLists, *, seed: int = 0, **run: Any
@@ -84,6 +93,7 @@ class TransformerRanking(RankerShape):
             optimizer=partial(AdamW, lr=self.lr, weight_decay=self.weight_decay),
             max_epochs=self.max_epochs,
             lists_per_batch=self.lists_per_batch,
+            foreign_instructions=self.foreign_instructions,
             seed=seed,
             **run,
         )
