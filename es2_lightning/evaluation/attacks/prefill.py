@@ -38,7 +38,7 @@ class Prefill:
         """Nothing is to be prepared."""
 
         def run(prompts: Sequence[Prompt]) -> list[Attacked]:
-            prefixes = [self._prefix(prompt) for prompt in prompts]
+            prefixes = [self.prefix_of(prompt) for prompt in prompts]
             outputs = target.respond(prompts, stage="prefilled prompts", prefixes=prefixes)
             return [
                 Attacked(generations=(Generation(output, details={"prefix": prefix}),))
@@ -47,5 +47,6 @@ class Prefill:
 
         yield PreparedAttack(run)
 
-    def _prefix(self, prompt: Prompt) -> str:
+    def prefix_of(self, prompt: Prompt) -> str:
+        """How the response to a prompt begins."""
         return (prompt.target if self.use_target else None) or self.prefix

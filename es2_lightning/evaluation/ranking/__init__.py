@@ -1,0 +1,1 @@
+"""Ranking of candidate responses (SRR, arXiv 2505.15710): candidates, baselines, figures."""
