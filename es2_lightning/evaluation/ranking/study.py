@@ -1,0 +1,194 @@
+"""The study of one model's rankers: fitted, compared with each other, with attacks and sets unseen.
+
+What fits a ranker comes from outside: how it is trained is no matter of the evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from es2_lightning.evaluation.ranking.baselines import (
+    Scores,
+    TextScorer,
+    first_sample,
+    oracle,
+    random_order,
+    refusal_keywords,
+)
+from es2_lightning.evaluation.ranking.listed import Listed
+from es2_lightning.evaluation.ranking.results import (
+    ALL,
+    AS_SAMPLED,
+    COMPOSED,
+    FIRST,
+    HARMFUL,
+    KEYWORD,
+    MEAN_DIFFERENCE,
+    ORACLE,
+    PERPLEXITY,
+    PROBE,
+    RANDOM,
+    RANKER,
+    RANKERS,
+    TOP1,
+    UNSEEN,
+    Groups,
+    RankComparison,
+    RankRow,
+    compare,
+    measure,
+)
+from es2_lightning.prompts.candidate_lists import CandidateList
+
+if TYPE_CHECKING:
+    from es2_lightning.backbone.ranker import Ranker
+
+Fit = Callable[[Listed, Listed], "Ranker"]
+"""From training and validation lists to a ranker."""
+HARMLESS, NO_REFUSAL = "harmless", "no refusal in the list"
+PAIRS = (
+    (RANKER, FIRST),
+    (RANKER, PROBE),
+    (RANKER + UNSEEN, FIRST),
+    (RANKER + UNSEEN, PROBE + UNSEEN),
+)
+
+
+@dataclass
+class RankingStudy:
+    """Rankers on one model's lists.
+
+    Attributes:
+        model: The model's name in the rows.
+        train: What rankers are fitted on.
+        validation: What they choose by.
+        fits: By name: `SRR`, `linear probe`, `mean difference`.
+        perplexity: The scorer that needs the model itself.
+        rankers: Fitted on all training lists, after `fit`.
+        without: By attack and name, fitted without that attack's lists.
+    """
+
+    model: str
+    train: Listed
+    validation: Listed
+    fits: Mapping[str, Fit]
+    perplexity: TextScorer
+    rankers: dict[str, Ranker] = field(default_factory=dict)
+    without: dict[tuple[str, str], Ranker] = field(default_factory=dict)
+
+    def fit(self) -> None:
+        """Fit all rankers; those without an attack too, where there are several."""
+        self.rankers = {name: fit(self.train, self.validation) for name, fit in self.fits.items()}
+        attacks = attacks_of(self.train.lists)
+        for attack in attacks if len(attacks) > 1 else ():
+            others = [
+                some.where(lambda found, left=attack: found.attack != left)  # type: ignore[misc]
+                for some in (self.train, self.validation)
+            ]
+            for name in (PROBE, RANKER):
+                self.without[attack, name] = self.fits[name](others[0], others[1])
+
+    def composed(self, test: Listed) -> tuple[list[RankRow], list[RankComparison]]:
+        """All rankers on held-out prompts' lists of both classes."""
+        scores = self._scores(test)
+        groups = {**_by_attack(test.lists), **_WHOLE}
+        rows = measure(test.lists, scores, groups, model=self.model, name=COMPOSED)
+        pairs = [pair for pair in PAIRS if set(pair) <= scores.keys()]
+        return rows, compare(test.lists, scores, pairs, groups, model=self.model)
+
+    def as_sampled(self, test: Listed) -> list[RankRow]:
+        """All rankers on what the model gives, for rising m."""
+        most = min((len(found.responses) for found in test.lists), default=0)
+        rows = []
+        for number in takewhile(lambda m: m <= most, (2**i for i in range(16))):
+            some = test.first(number)
+            rows += measure(
+                some.lists,
+                self._scores(some),
+                {**_by_attack(some.lists), HARMLESS: _WHOLE[HARMLESS]},
+                model=self.model,
+                name=AS_SAMPLED,
+                num_candidates=number,
+            )
+        return rows
+
+    def across_sets(
+        self, test: Listed, sets: Mapping[str, Sequence[str]], names: Sequence[str]
+    ) -> list[RankRow]:
+        """Rankers fitted on one set's harmful prompts and tested on each set's.
+
+        Args:
+            test: Lists of both classes.
+            sets: By name, the prompt sets that belong to it.
+            names: Of the rankers.
+        """
+        rows = []
+        for trained, members in sets.items():
+            own = [
+                some.where(lambda found, m=members: not found.harmful or found.prompt_set in m)  # type: ignore[misc]
+                for some in (self.train, self.validation)
+            ]
+            if not any(found.harmful for found in own[0].lists):
+                continue
+            for name in names:
+                scored = {name: test.scores(self.fits[name](own[0], own[1]))}
+                groups = {
+                    f"{trained} → {tested}": _in_set(others) for tested, others in sets.items()
+                }
+                made = measure(test.lists, scored, groups, model=self.model, name=COMPOSED)
+                rows += [row for row in made if row.metric == TOP1]
+        return rows
+
+    def _scores(self, listed: Listed) -> dict[str, Scores]:
+        lists = listed.lists
+        found: dict[str, Scores] = {
+            FIRST: first_sample(lists),
+            RANDOM: random_order(lists),
+            PERPLEXITY: self.perplexity(lists),
+            KEYWORD: refusal_keywords(lists),
+            ORACLE: oracle(lists),
+        }
+        for name, ranker in self.rankers.items():
+            found[name] = listed.scores(ranker)
+        for name in dict.fromkeys(name for _, name in self.without):
+            found[name + UNSEEN] = self._unseen(listed, name, found[name])
+        return {name: found[name] for name in RANKERS if name in found}
+
+    def _unseen(self, listed: Listed, name: str, whole: Scores) -> Scores:
+        """Each attack's lists by the ranker that was fitted without it, others by the whole one."""
+        scores = list(whole)
+        for (attack, fitted), ranker in self.without.items():
+            if fitted != name:
+                continue
+            numbers = [i for i, found in enumerate(listed.lists) if found.attack == attack]
+            own = listed.where(lambda found, one=attack: found.attack == one)  # type: ignore[misc]
+            for i, row in zip(numbers, own.scores(ranker), strict=True):
+                scores[i] = row
+        return scores
+
+
+def attacks_of(lists: Sequence[CandidateList]) -> list[str]:
+    """Those that the lists' unsafe candidates were obtained with."""
+    return list(dict.fromkeys(found.attack for found in lists if found.attack))
+
+
+def _by_attack(lists: Sequence[CandidateList]) -> Groups:
+    return {
+        attack: lambda found, one=attack: found.attack == one  # type: ignore[misc]
+        for attack in attacks_of(lists)
+    }
+
+
+def _in_set(members: Sequence[str]) -> Callable[[CandidateList], bool]:
+    return lambda found: found.harmful and found.prompt_set in members
+
+
+_WHOLE: dict[str, Callable[[CandidateList], bool]] = {
+    HARMFUL: lambda found: found.harmful,
+    NO_REFUSAL: lambda found: found.harmful and "refused" not in found.kinds,
+    HARMLESS: lambda found: not found.harmful,
+    ALL: lambda found: True,
+}
