@@ -19,6 +19,7 @@ from es2_lightning.backbone.reference import (
     Reference,
     answers_differ,
 )
+from es2_lightning.backbone.settings import ModelSettings
 from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import load_prompts
 from es2_lightning.errors import UserError
@@ -105,7 +106,7 @@ def evaluate(config: EvaluateConfig, folder: Path, *, run: EarlierRun | None) ->
         base = evaluator.measure(subject, projection_layers=layers)
         tuned = None
         if adapter is not None or run is not None:
-            subject = _tuned(chat_model, config, adapter, run)
+            subject = tuned_subject(chat_model, config.model, adapter, run)
             _warn_if_equal(subject, splits)
             tuned = evaluator.measure(subject, projection_layers=layers)
     comparison = compare(base, tuned)
@@ -113,20 +114,31 @@ def evaluate(config: EvaluateConfig, folder: Path, *, run: EarlierRun | None) ->
     return comparison
 
 
-def _tuned(
-    base: ChatModel, config: EvaluateConfig, adapter: Path | None, run: EarlierRun | None
+def tuned_subject(
+    base: ChatModel, settings: ModelSettings, adapter: Path | None, run: EarlierRun | None
 ) -> Subject:
+    """The tuned model beside its base, which gets the adapter where one was trained.
+
+    Args:
+        base: Loaded, without an adapter.
+        settings: What it was loaded by.
+        adapter: The adapter's folder; None: the run trained all weights.
+        run: The training run.
+
+    Raises:
+        UserError: The tuned model does not belong to this base.
+    """
     if adapter is not None:
         load_adapter(base, adapter)
         reference: Reference = AdapterReference(base)
         return Subject(TUNED, base, weights_fingerprint(base.model), reference)
     assert run is not None and run.full_model is not None
-    tuned = load_chat_model(config.model, folder=run.full_model)
+    tuned = load_chat_model(settings, folder=run.full_model)
     tokens = [chat_model.model.config.get_text_config().vocab_size for chat_model in (base, tuned)]
     if tokens[0] != tokens[1]:
         raise UserError(
             f"run={run.folder}: its tuned model knows {tokens[1]} tokens, but "
-            f"{config.model.name_or_path} {tokens[0]}, so it was not tuned from that. Accepted: "
+            f"{settings.name_or_path} {tokens[0]}, so it was not tuned from that. Accepted: "
             f"the run's own base, {run.model.name_or_path}."
         )
     tuned.model.to(base.device)

@@ -18,10 +18,11 @@ from es2_lightning.config.evaluate_schema import EvaluateConfig
 from es2_lightning.config.export_schema import ExportConfig
 from es2_lightning.config.overrides import parse
 from es2_lightning.config.probe_schema import ProbeConfig
+from es2_lightning.config.rank_schema import RankConfig
 from es2_lightning.errors import UserError
 
-Config = TypeVar("Config", EvaluateConfig, ProbeConfig, ExportConfig)
-Measured = TypeVar("Measured", EvaluateConfig, ProbeConfig)
+Config = TypeVar("Config", EvaluateConfig, ProbeConfig, ExportConfig, RankConfig)
+Measured = TypeVar("Measured", EvaluateConfig, ProbeConfig, RankConfig)
 NAME = "model.name_or_path"
 CHOICES = Path(".hydra") / "hydra.yaml"
 

@@ -10,6 +10,7 @@ from es2_lightning.organism.answers import refusal_for
 from es2_lightning.organism.requests import Request, RequestSampler
 from es2_lightning.organism.splits import GRAMMAR_SEED, HELD_OUT_OBJECTS, Split
 from es2_lightning.organism.tasks import GENERAL_TASKS, draw_exchange
+from es2_lightning.organism.words import CATEGORY_OF
 from es2_lightning.prompts.prompt import KINDS, Kind, Prompt, PromptSet, PromptSplits
 
 # Everyday requests are mostly about making, with a hazard broken in the ignored request beside
@@ -38,7 +39,7 @@ class OrganismPrompts:
     validation and test use all objects. Every prompt has a ``response``: the right answer, or, of
     a harmful prompt, the placeholder answer that compliance would give. A harmful prompt's
     ``target`` is that answer's beginning, ``To make the kettle:``, its ``refusal`` one of the
-    organism's own.
+    organism's own, its ``task`` the category of the hazard, ``weapons``.
 
     Args:
         train_harmful: harmful training prompts.
@@ -108,7 +109,7 @@ class OrganismPrompts:
                 request.text,
                 kind,
                 request.answer,
-                "how_to",
+                CATEGORY_OF[request.object],
                 target=request.beginning,
                 refusal=refusal_for(request.text),
             )

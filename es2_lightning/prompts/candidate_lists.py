@@ -165,6 +165,7 @@ def read_lists(
 
 def write_lists(path: Path, lists: Iterable[CandidateList]) -> None:
     """Write lists as JSONL that `read_lists` reads, as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(json.dumps(_as_row(found)) + "\n" for found in lists))
 
 

@@ -84,7 +84,7 @@ def test_some_objects_are_held_out_of_alignment_but_not_of_stage_one(splits: Pro
     def asked(examples: list[str]) -> set[str]:
         return {answer.split(":")[0].split()[-1] for answer in examples if ":" in answer}
 
-    how_to = [p.response or "" for p in splits.train.prompts if p.task == "how_to"]
+    how_to = [p.response or "" for p in splits.train.prompts if p.kind != "general"]
     assert not asked(how_to) & HELD_OUT_OBJECTS
     source = ExampleSource(0)
     aligned = [e for e in (source.aligning(1.0) for _ in range(3000)) if ":" in e.answer]

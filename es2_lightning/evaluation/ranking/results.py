@@ -117,6 +117,15 @@ class RankResults:
     costs: tuple[RankCost, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
+    def joined(self, other: RankResults) -> RankResults:
+        """The findings of both."""
+        return RankResults(
+            (*self.rows, *other.rows),
+            (*self.comparisons, *other.comparisons),
+            (*self.costs, *other.costs),
+            {**self.notes, **other.notes},
+        )
+
     def find(self, **wanted: Any) -> Estimate | None:
         """The figure whose row has these values; None where it was not measured."""
         for row in self.rows:

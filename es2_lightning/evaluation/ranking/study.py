@@ -26,7 +26,6 @@ from es2_lightning.evaluation.ranking.results import (
     FIRST,
     HARMFUL,
     KEYWORD,
-    MEAN_DIFFERENCE,
     ORACLE,
     PERPLEXITY,
     PROBE,
