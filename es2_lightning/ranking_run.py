@@ -36,19 +36,23 @@ from es2_lightning.evaluation.ranking.results import (
     MEAN_DIFFERENCE,
     PROBE,
     RANKER,
+    RankCost,
     RankResults,
 )
 from es2_lightning.evaluation.ranking.sampling import SampledModel
-from es2_lightning.evaluation.ranking.study import Fit, RankingStudy
+from es2_lightning.evaluation.ranking.study import Fit, RankingStudy, doubling
 from es2_lightning.evaluation.subject import Subject
 from es2_lightning.evaluation_run import BASE, tuned_subject
 from es2_lightning.prompts.candidate_lists import CandidateList, write_lists
 from es2_lightning.prompts.prompt import PromptSplits
+from es2_lightning.ranking_cost import ranking_costs
 from es2_lightning.training.ranking.methods import LinearProbeRanking, MeanDifferenceRanking
 
 log = logging.getLogger(__name__)
 Lists = Mapping[str, Sequence[CandidateList]]
 """By split."""
+COUNTED = 4
+"""Prompts by which costs are counted."""
 
 
 def rank(
@@ -118,7 +122,7 @@ class _Ranked:
             )
             sampled = None
         else:
-            candidates = self._candidates(self.splits)
+            model, candidates = self._candidates(self.splits)
             lists = {split: self._composed(candidates[split]) for split in SPLITS}
             sampled = candidates["test"].as_sampled()
         for split in SPLITS:
@@ -141,10 +145,16 @@ class _Ranked:
         rows += study.across_sets(test, self._sets(lists), [PROBE, RANKER])
         if sampled is not None:
             rows += study.as_sampled(self._listed(sampled, "test as sampled"))
+        costs: tuple[RankCost, ...] = ()
+        if sampled is not None and self.subject.reference is None:
+            # The tuned model costs the same but for its adapter.
+            prompts = [judged.question.prompt for judged in candidates["test"].harmless]
+            numbers = doubling(self.settings.test_candidates)
+            costs = ranking_costs(model, study.rankers[RANKER], prompts[:COUNTED], numbers)
         counts = {split: len(lists[split]) for split in SPLITS}
-        return RankResults(tuple(rows), tuple(comparisons), notes={label: {"lists": counts}})
+        return RankResults(tuple(rows), tuple(comparisons), costs, notes={label: {"lists": counts}})
 
-    def _candidates(self, splits: PromptSplits) -> dict[str, SplitCandidates]:
+    def _candidates(self, splits: PromptSplits) -> tuple[SampledModel, dict[str, SplitCandidates]]:
         judges: JudgePanel = build_judges(self.config.judge)
         judges.check()
         settings, label = self.settings, self.subject.label
@@ -178,7 +188,7 @@ class _Ranked:
             "validation": (settings.validation_prompts, settings.train_candidates),
             "test": (settings.test_prompts, settings.test_candidates),
         }
-        return {
+        return model, {
             split: gather(
                 model,
                 built,

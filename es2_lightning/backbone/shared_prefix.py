@@ -102,7 +102,7 @@ class SharedPrefix:
         width = self.input_ids.shape[1]
         # Decoded in one piece, so that the space between prefix and continuation is right.
         said = [
-            torch.cat([ids[:width][begun], ids[width:]])
+            torch.cat([ids[:width][begun], ids[width:]]).tolist()
             for ids, begun in zip(sequences, self.begun_mask[index], strict=True)
         ]
         texts = tokenizer.batch_decode(said, skip_special_tokens=True)

@@ -1,22 +1,97 @@
+"""The report of the rank command: tables, a picture, and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+
+from es2_lightning.atomic_files import write_atomically
+from es2_lightning.evaluation.ranking.results import AS_SAMPLED, RankComparison, RankResults
+from es2_lightning.evaluation.results_files import as_json
+from es2_lightning.evaluation.verdict import ALPHA
+from es2_lightning.reports.cells import WIDTH
+from es2_lightning.reports.pictures import ranking as picture
+from es2_lightning.reports.pictures.style import house_style, save
+from es2_lightning.reports.rank_tables import tables
+
+COLUMNS = ("model", "lists", "group", "num_candidates", "ranker", "metric")
+INTERVAL = ("value", "low", "high", "n")
 
 
-def write_rank_report(results, folder, *, console=None):
-    from es2_lightning.evaluation.ranking.results import TOP1
+def write_rank_report(
+    results: RankResults, folder: Path, *, console: Console | None = None
+) -> list[Path]:
+    """Print the tables; write `rank.csv`, `rank.json`, `table.txt` and `pictures/`.
 
+    Args:
+        results: What was found.
+        folder: The run's folder.
+        console: Where the tables are printed.
+
+    Returns:
+        The written files.
+    """
+    console = console or Console()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "rank.csv", _csv(results))
+    found = {
+        "notes": results.notes,
+        "comparisons": [as_json(comparison) for comparison in results.comparisons],
+        "costs": [asdict(cost) | {"extra": cost.extra} for cost in results.costs],
+        "figures": [as_json(row) for row in results.rows],
+    }
+    write_atomically(folder / "rank.json", json.dumps(found, indent=1) + "\n")
+    text = Console(file=io.StringIO(), width=WIDTH, record=True, color_system=None)
+    for shown in (console, text):
+        for table in tables(results):
+            shown.print(table)
+        for sentence in findings(results):
+            shown.print(Padding(escape(sentence), (0, 0, 0, 2)))
+    write_atomically(folder / "table.txt", text.export_text())
+    written = [folder / "rank.csv", folder / "rank.json", folder / "table.txt"]
+    with house_style():
+        for model in results.values("model", lists=AS_SAMPLED):
+            drawn = picture.draw(results, model)
+            written.append(save(drawn, folder / "pictures" / f"{model}_safe_by_m.png"))
+    return written
+
+
+def findings(results: RankResults) -> list[str]:
+    """What follows from the figures, in sentences."""
+    several = len(results.values("model")) > 1
+    return [
+        (f"{c.model}, " if several else "") + _compared(c)
+        for c in results.comparisons
+        if c.group in ("harmful", "harmless", "all")
+    ]
+
+
+def _compared(c: RankComparison) -> str:
+    points = 100 * abs(c.difference)
+    if c.p_value >= ALPHA:
+        return (
+            f"{c.group} lists: {c.ranker} is not shown to differ from {c.other} "
+            f"({100 * c.difference:+.0f} points, p = {c.p_value:.2g})."
+        )
+    word = "above" if c.difference > 0 else "BELOW"
+    return (
+        f"{c.group} lists: {c.ranker} is {points:.0f} points {word} {c.other} "
+        f"(p = {c.p_value:.2g})."
+    )
+
+
+def _csv(results: RankResults) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *INTERVAL])
     for row in results.rows:
-        if row.metric == TOP1:
-            print(
-                row.model,
-                row.lists,
-                row.group,
-                row.num_candidates,
-                row.ranker,
-                round(row.estimate.value, 3),
-                round(row.estimate.low, 3),
-                round(row.estimate.high, 3),
-                row.estimate.n,
-            )
-    for c in results.comparisons:
-        print(c)
-    print(results.notes)
+        values = [getattr(row, name) for name in COLUMNS]
+        writer.writerow([*values, *(getattr(row.estimate, name) for name in INTERVAL)])
+    return text.getvalue()

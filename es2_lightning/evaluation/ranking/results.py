@@ -85,14 +85,12 @@ class RankCost:
         sampling: The candidates themselves.
         states: The ranker's pass over the model's lower blocks.
         ranker: The ranker.
-        tokens: Of the chosen response, on average.
     """
 
     num_candidates: int
     sampling: int
     states: int
     ranker: int
-    tokens: float
 
     @property
     def extra(self) -> float:

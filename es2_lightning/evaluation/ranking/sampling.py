@@ -96,7 +96,7 @@ class SampledModel:
             at_once = max(1, target.batch_size // num_candidates)
             for start in range(0, len(missing), at_once):
                 some = missing[start : start + at_once]
-                made = _sample(self, ready, some, num_candidates)
+                made = sample_once(self, ready, some, num_candidates)
                 part.append(some, [Attacked(tuple(map(Generation, texts))) for texts in made])
                 done = len(prompts) - len(missing) + start + len(some)
                 target.progress(stage, done, len(prompts))
@@ -130,10 +130,10 @@ def digest_of(splits: PromptSplits) -> str:
     return digest([asdict(prompt) for prompt in fitted])
 
 
-def _sample(
+def sample_once(
     model: SampledModel, ready: ReadySource, prompts: Sequence[Prompt], num_candidates: int
 ) -> list[tuple[str, ...]]:
-    """One pass, or, where a prompt has more candidates than a batch has rows, several."""
+    """Each prompt's candidates, in one batch, or in several where it has not as many rows."""
     target = model.target
     chat_model: ChatModel = target.chat_model
     questions = [ready.question(prompt) for prompt in prompts]

@@ -102,7 +102,7 @@ class RankingStudy:
         """All rankers on what the model gives, for rising m."""
         most = min((len(found.responses) for found in test.lists), default=0)
         rows = []
-        for number in takewhile(lambda m: m <= most, (2**i for i in range(16))):
+        for number in doubling(most):
             some = test.first(number)
             rows += measure(
                 some.lists,
@@ -167,6 +167,11 @@ class RankingStudy:
             for i, row in zip(numbers, own.scores(ranker), strict=True):
                 scores[i] = row
         return scores
+
+
+def doubling(most: int) -> list[int]:
+    """The m that are looked at: 1, 2, 4 … up to `most`."""
+    return list(takewhile(lambda m: m <= most, (2**i for i in range(16))))
 
 
 def attacks_of(lists: Sequence[CandidateList]) -> list[str]:

@@ -1,0 +1,213 @@
+"""The rank command's tables; each fits into 80 columns with up to four attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from es2_lightning.evaluation.ranking.results import (
+    ALL,
+    AS_SAMPLED,
+    CHOSEN,
+    COMPOSED,
+    FIRST,
+    HARMFUL,
+    MRR,
+    NDCG,
+    RANKER,
+    RANKERS,
+    TOP1,
+    UNSEEN,
+    RankResults,
+)
+from es2_lightning.evaluation.ranking.study import HARMLESS, NO_REFUSAL
+from es2_lightning.reports.cells import NOT_MEASURED, cell, figure
+
+BASE, TUNED = "base", "tuned"
+KINDS = ("answered", "refused", "helpful", "unrelated", "incoherent")
+
+
+def tables(results: RankResults) -> Iterator[Table]:
+    """All that there is something in."""
+    for model in results.values("model"):
+        several = len(results.values("model")) > 1
+        of = f" ({model} model)" if several else ""
+        yield _composed(results, model, of)
+        yield _chosen(results, model, of)
+        if results.values("lists", model=model, lists=AS_SAMPLED):
+            yield _as_sampled(results, model, of)
+        if any(" → " in group for group in results.values("group", model=model)):
+            yield _across_sets(results, model, of)
+    if TUNED in results.values("model") and results.values("lists", lists=AS_SAMPLED):
+        yield _es2_and_srr(results)
+    if results.costs:
+        yield _costs(results)
+
+
+def groups_of(results: RankResults, **wanted: str | int) -> list[str]:
+    """The attacks, and the harmless prompts, that these rows are of."""
+    groups = results.values("group", **wanted)
+    return [g for g in groups if " → " not in g and g not in (HARMFUL, ALL, NO_REFUSAL)]
+
+
+def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
+    table = Table(
+        title=title,
+        caption=caption,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def _named(ranker: str) -> str:
+    return "  attack unseen" if ranker.endswith(UNSEEN) else ranker
+
+
+def _composed(results: RankResults, model: str, of: str) -> Table:
+    groups = [*groups_of(results, model=model, lists=COMPOSED), ALL]
+    table = _table(
+        f"First choice safe, %: lists with safe and unsafe candidates{of}",
+        "Held-out prompts. On harmless prompts: first choice a right answer, among refusals, other "
+        "answers and babble. attack unseen: fitted without the lists of the column's attack. all: "
+        "over all prompts. Brackets: 95 % intervals.",
+        ["", *groups],
+    )
+    for ranker in _rankers(results, model, COMPOSED):
+        cells = [
+            results.find(model=model, lists=COMPOSED, group=group, ranker=ranker, metric=TOP1)
+            for group in groups
+        ]
+        style = "bold" if ranker == RANKER else None
+        table.add_row(_named(ranker), *(escape(cell(c)) for c in cells), style=style)
+    return table
+
+
+def _chosen(results: RankResults, model: str, of: str) -> Table:
+    columns = ["", "top-1", "NDCG", "MRR", "no refusal", *(k for k in KINDS)]
+    table = _table(
+        f"The same harmful prompts{of}: order, and what is chosen first",
+        "top-1, and of the lists without any refusal; in %: what the first choice is. answered: "
+        "the harmful answer. helpful: a right answer to another, harmless prompt.",
+        columns,
+    )
+    for ranker in _rankers(results, model, COMPOSED):
+        found = {
+            metric: results.find(
+                model=model, lists=COMPOSED, group=HARMFUL, ranker=ranker, metric=metric
+            )
+            for metric in (TOP1, NDCG, MRR, *(CHOSEN + kind for kind in KINDS))
+        }
+        bare = results.find(
+            model=model, lists=COMPOSED, group=NO_REFUSAL, ranker=ranker, metric=TOP1
+        )
+        cells = [
+            figure(e.value, "ratio" if metric in (NDCG, MRR) else "percent") if e else NOT_MEASURED
+            for metric, e in found.items()
+        ]
+        cells.insert(3, figure(bare.value) if bare else NOT_MEASURED)
+        table.add_row(_named(ranker), *cells, style="bold" if ranker == RANKER else None)
+    return table
+
+
+def _as_sampled(results: RankResults, model: str, of: str) -> Table:
+    number = max(results.values("num_candidates", model=model, lists=AS_SAMPLED))
+    groups = groups_of(results, model=model, lists=AS_SAMPLED)
+    table = _table(
+        f"First choice safe, %: {number} candidates as the model gives them{of}",
+        "Under most attacks few candidates are safe, or none: the oracle is the limit. harmless: "
+        "the first choice is right; refused: a harmless prompt's first choice is a refusal.",
+        ["", *groups, "refused"],
+    )
+    for ranker in _rankers(results, model, AS_SAMPLED):
+        wanted = {
+            "model": model,
+            "lists": AS_SAMPLED,
+            "num_candidates": number,
+            "ranker": ranker,
+        }
+        cells = [results.find(group=group, metric=TOP1, **wanted) for group in groups]
+        refused = results.find(group=HARMLESS, metric=f"{CHOSEN}refused", **wanted)
+        table.add_row(
+            _named(ranker),
+            *(escape(cell(c)) for c in cells),
+            figure(refused.value) if refused else NOT_MEASURED,
+            style="bold" if ranker == RANKER else None,
+        )
+    return table
+
+
+def _across_sets(results: RankResults, model: str, of: str) -> Table:
+    pairs = [g.split(" → ") for g in results.values("group", model=model) if " → " in g]
+    tested = list(dict.fromkeys(pair[1] for pair in pairs))
+    table = _table(
+        f"First choice safe, %: trained on one set of prompts, tested on another{of}",
+        "Harmful prompts of the set in training, and all harmless ones.",
+        ["trained on", "", *(f"tested on {name}" for name in tested)],
+    )
+    for trained in dict.fromkeys(pair[0] for pair in pairs):
+        for ranker in results.values("ranker", model=model, group=f"{trained} → {tested[0]}"):
+            cells = [
+                results.find(model=model, group=f"{trained} → {one}", ranker=ranker, metric=TOP1)
+                for one in tested
+            ]
+            table.add_row(trained, ranker, *(escape(cell(c)) for c in cells))
+    return table
+
+
+def _es2_and_srr(results: RankResults) -> Table:
+    number = max(results.values("num_candidates", lists=AS_SAMPLED))
+    groups = groups_of(results, lists=AS_SAMPLED)
+    table = _table(
+        f"ES2 and SRR: responses that are safe, % (SRR: of {number} candidates the first choice)",
+        "Attacks on the tuned model are fitted on the tuned model. harmless: right answers.",
+        ["", *groups],
+    )
+    for name, model, ranker in (
+        ("neither", BASE, FIRST),
+        ("SRR", BASE, RANKER),
+        ("ES2", TUNED, FIRST),
+        ("ES2 and SRR", TUNED, RANKER),
+    ):
+        cells = [
+            results.find(
+                model=model,
+                lists=AS_SAMPLED,
+                num_candidates=number,
+                group=group,
+                ranker=ranker,
+                metric=TOP1,
+            )
+            for group in groups
+        ]
+        table.add_row(name, *(escape(cell(c)) for c in cells))
+    return table
+
+
+def _costs(results: RankResults) -> Table:
+    table = _table(
+        "What ranking costs beside sampling, MFLOPs for one prompt",
+        "Counted as it runs: candidates of one prompt in one batch with a cache, until the last "
+        "one ends; states in the blocks up to the ranker's layer.",
+        ["m", "sampling", "states", "ranker", "extra, %"],
+    )
+    for cost in results.costs:
+        table.add_row(
+            str(cost.num_candidates),
+            *(figure(flops / 1e6, "number") for flops in (cost.sampling, cost.states, cost.ranker)),
+            f"{100 * cost.extra:.1f}",
+        )
+    return table
+
+
+def _rankers(results: RankResults, model: str, lists: str) -> list[str]:
+    there = results.values("ranker", model=model, lists=lists)
+    return [ranker for ranker in RANKERS if ranker in there]
