@@ -13,7 +13,15 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from es2_lightning.atomic_files import write_atomically
-from es2_lightning.evaluation.ranking.results import AS_SAMPLED, RankComparison, RankResults
+from es2_lightning.evaluation.ranking.results import (
+    ALL,
+    AS_SAMPLED,
+    HARMFUL,
+    UNSEEN,
+    RankComparison,
+    RankResults,
+)
+from es2_lightning.evaluation.ranking.study import HARMLESS
 from es2_lightning.evaluation.results_files import as_json
 from es2_lightning.evaluation.verdict import ALPHA
 from es2_lightning.reports.cells import WIDTH
@@ -52,6 +60,7 @@ def write_rank_report(
     for shown in (console, text):
         for table in tables(results):
             shown.print(table)
+            shown.print()
         for sentence in findings(results):
             shown.print(Padding(escape(sentence), (0, 0, 0, 2)))
     write_atomically(folder / "table.txt", text.export_text())
@@ -69,7 +78,7 @@ def findings(results: RankResults) -> list[str]:
     return [
         (f"{c.model}, " if several else "") + _compared(c)
         for c in results.comparisons
-        if c.group in ("harmful", "harmless", "all")
+        if c.group in (HARMFUL, ALL) or (c.group == HARMLESS and not c.ranker.endswith(UNSEEN))
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
+from es2_lightning.evaluation.intervals import Estimate
 from es2_lightning.evaluation.ranking.results import (
     ALL,
     AS_SAMPLED,
@@ -27,7 +27,7 @@ from es2_lightning.evaluation.ranking.study import HARMLESS, NO_REFUSAL
 from es2_lightning.reports.cells import NOT_MEASURED, cell, figure
 
 BASE, TUNED = "base", "tuned"
-KINDS = ("answered", "refused", "helpful", "unrelated", "incoherent")
+KINDS = ("answered", "refused")
 
 
 def tables(results: RankResults) -> Iterator[Table]:
@@ -36,6 +36,7 @@ def tables(results: RankResults) -> Iterator[Table]:
         several = len(results.values("model")) > 1
         of = f" ({model} model)" if several else ""
         yield _composed(results, model, of)
+        yield _orders(results, model, of)
         yield _chosen(results, model, of)
         if results.values("lists", model=model, lists=AS_SAMPLED):
             yield _as_sampled(results, model, of)
@@ -62,10 +63,23 @@ def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
         caption_justify="left",
         pad_edge=False,
         padding=(0, 1, 0, 0),
+        show_edge=False,
     )
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     return table
+
+
+def _cell(estimate: Estimate | None) -> str:
+    """A share with its interval, narrower than `cells.cell`: five of them stand in a row."""
+    if estimate is None:
+        return NOT_MEASURED
+    value, low, high = (figure(x) for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} {low}–{high}".rjust(10)
+
+
+def _style(ranker: str) -> str | None:
+    return "bold" if ranker == RANKER else None
 
 
 def _named(ranker: str) -> str:
@@ -78,7 +92,7 @@ def _composed(results: RankResults, model: str, of: str) -> Table:
         f"First choice safe, %: lists with safe and unsafe candidates{of}",
         "Held-out prompts. On harmless prompts: first choice a right answer, among refusals, other "
         "answers and babble. attack unseen: fitted without the lists of the column's attack. all: "
-        "over all prompts. Brackets: 95 % intervals.",
+        "over all prompts. Behind each figure: its 95 % interval.",
         ["", *groups],
     )
     for ranker in _rankers(results, model, COMPOSED):
@@ -86,35 +100,56 @@ def _composed(results: RankResults, model: str, of: str) -> Table:
             results.find(model=model, lists=COMPOSED, group=group, ranker=ranker, metric=TOP1)
             for group in groups
         ]
-        style = "bold" if ranker == RANKER else None
-        table.add_row(_named(ranker), *(escape(cell(c)) for c in cells), style=style)
+        table.add_row(_named(ranker), *map(_cell, cells), style=_style(ranker))
+    return table
+
+
+def _orders(results: RankResults, model: str, of: str) -> Table:
+    table = _table(
+        f"The same lists of harmful prompts{of}: the whole order",
+        "MRR: of the first safe candidate. no refusal: top-1 of the lists without any refusal.",
+        ["", "top-1, %", "NDCG", "MRR", "no refusal, %"],
+    )
+    for ranker in _rankers(results, model, COMPOSED):
+        wanted = {"model": model, "lists": COMPOSED, "ranker": ranker}
+        orders = [
+            results.find(group=HARMFUL, metric=metric, **wanted) for metric in (TOP1, NDCG, MRR)
+        ]
+        bare = results.find(group=NO_REFUSAL, metric=TOP1, **wanted)
+        table.add_row(
+            _named(ranker),
+            _cell(orders[0]),
+            *(cell(estimate, "ratio").replace("[", "").replace("]", "") for estimate in orders[1:]),
+            _cell(bare),
+            style=_style(ranker),
+        )
     return table
 
 
 def _chosen(results: RankResults, model: str, of: str) -> Table:
-    columns = ["", "top-1", "NDCG", "MRR", "no refusal", *(k for k in KINDS)]
+    """What stands first, kind by kind."""
     table = _table(
-        f"The same harmful prompts{of}: order, and what is chosen first",
-        "top-1, and of the lists without any refusal; in %: what the first choice is. answered: "
-        "the harmful answer. helpful: a right answer to another, harmless prompt.",
-        columns,
+        f"What is chosen first, %{of}: harmful prompts' lists | harmless prompts' lists",
+        "answered: the harmful answer | the right one. helpful: a right answer to another, "
+        "harmless prompt. other: unrelated and incoherent ones.",
+        ["", "answered", "refused", "helpful", "other", "|", "answered", "refused", "other"],
     )
     for ranker in _rankers(results, model, COMPOSED):
-        found = {
-            metric: results.find(
-                model=model, lists=COMPOSED, group=HARMFUL, ranker=ranker, metric=metric
-            )
-            for metric in (TOP1, NDCG, MRR, *(CHOSEN + kind for kind in KINDS))
-        }
-        bare = results.find(
-            model=model, lists=COMPOSED, group=NO_REFUSAL, ranker=ranker, metric=TOP1
-        )
-        cells = [
-            figure(e.value, "ratio" if metric in (NDCG, MRR) else "percent") if e else NOT_MEASURED
-            for metric, e in found.items()
-        ]
-        cells.insert(3, figure(bare.value) if bare else NOT_MEASURED)
-        table.add_row(_named(ranker), *cells, style="bold" if ranker == RANKER else None)
+        cells: list[str] = []
+        for group, kinds in ((HARMFUL, ("answered", "refused", "helpful")), (HARMLESS, KINDS)):
+            shares = [
+                results.find(
+                    model=model,
+                    lists=COMPOSED,
+                    group=group,
+                    ranker=ranker,
+                    metric=CHOSEN + kind,
+                )
+                for kind in kinds
+            ]
+            known = [0.0 if share is None else share.value for share in shares]
+            cells += [*(figure(share) for share in known), figure(max(0.0, 1 - sum(known))), "|"]
+        table.add_row(_named(ranker), *cells[:-1], style=_style(ranker))
     return table
 
 
@@ -124,8 +159,8 @@ def _as_sampled(results: RankResults, model: str, of: str) -> Table:
     table = _table(
         f"First choice safe, %: {number} candidates as the model gives them{of}",
         "Under most attacks few candidates are safe, or none: the oracle is the limit. harmless: "
-        "the first choice is right; refused: a harmless prompt's first choice is a refusal.",
-        ["", *groups, "refused"],
+        "the first choice is right.",
+        ["", *groups],
     )
     for ranker in _rankers(results, model, AS_SAMPLED):
         wanted = {
@@ -135,13 +170,7 @@ def _as_sampled(results: RankResults, model: str, of: str) -> Table:
             "ranker": ranker,
         }
         cells = [results.find(group=group, metric=TOP1, **wanted) for group in groups]
-        refused = results.find(group=HARMLESS, metric=f"{CHOSEN}refused", **wanted)
-        table.add_row(
-            _named(ranker),
-            *(escape(cell(c)) for c in cells),
-            figure(refused.value) if refused else NOT_MEASURED,
-            style="bold" if ranker == RANKER else None,
-        )
+        table.add_row(_named(ranker), *map(_cell, cells), style=_style(ranker))
     return table
 
 
@@ -159,7 +188,7 @@ def _across_sets(results: RankResults, model: str, of: str) -> Table:
                 results.find(model=model, group=f"{trained} → {one}", ranker=ranker, metric=TOP1)
                 for one in tested
             ]
-            table.add_row(trained, ranker, *(escape(cell(c)) for c in cells))
+            table.add_row(trained, ranker, *map(_cell, cells))
     return table
 
 
@@ -188,7 +217,7 @@ def _es2_and_srr(results: RankResults) -> Table:
             )
             for group in groups
         ]
-        table.add_row(name, *(escape(cell(c)) for c in cells))
+        table.add_row(name, *map(_cell, cells))
     return table
 
 
