@@ -12,9 +12,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import es2_lightning.benchmark
+import es2_lightning.rank
 import es2_lightning.train  # noqa: F401  (registers the schema and the resolvers)
 from es2_lightning.config.benchmark_schema import BenchmarkConfig
 from es2_lightning.config.location import conf_dir
+from es2_lightning.config.rank_schema import RankConfig
 from es2_lightning.config.train_schema import TrainConfig
 
 from ..tiny_models import WORDS, tiny_chat_model
@@ -37,8 +39,11 @@ REAL = [choice for choice in CHOICES if choice.startswith("model=") and choice !
 OTHER_PROMPTS = tuple(
     f"data={name}" for group, name in ALL if group == "data" and name != "organism"
 )
-# Attacks and judges of every kind are started by tests/evaluate, sweeps and loggers by tests/train.
-ELSEWHERE = ("attack=", "judge=", "capability=", "benchmark=", "sweep=", "logger=")
+# Attacks and judges of every kind are started by tests/evaluate, sweeps and loggers by tests/train,
+# rankers by tests/rank.
+ELSEWHERE = ("attack=", "judge=", "capability=", "benchmark=", "sweep=", "logger=", "rank")
+COMMANDS = {"benchmark": "benchmark", "ranker": "rank", "ranking": "rank"}
+"""Which command has a group that `train` does not have."""
 TOGETHER = (
     "loss=default optimizer=default schedule=default step=plain layers=every_nth logger=[csv]",
     "loss=paper optimizer=paper schedule=paper layers=all trainer=gpu",
@@ -52,10 +57,10 @@ TOGETHER = (
 def test_it_composes(choice: str) -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        command = "benchmark" if choice.startswith("benchmark=") else "train"
+        command = COMMANDS.get(choice.partition("=")[0], "train")
         config = compose(command, overrides=[choice], return_hydra_config=False)
     group, name = choice.replace("[", "").replace("]", "").split("=")
-    schemas = (TrainConfig, BenchmarkConfig)
+    schemas = (TrainConfig, BenchmarkConfig, RankConfig)
     assert group in ("experiment", "sweep") or any(group in s.__dataclass_fields__ for s in schemas)
     assert OmegaConf.to_container(config)
     assert isinstance(yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text()), dict)
