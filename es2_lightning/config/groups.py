@@ -35,6 +35,12 @@ class Groups:
         """The names of the group's files; empty where there is no such group."""
         return list(self._repository.get_group_options(name, ObjectType.CONFIG))
 
+    def all_choices(self, name: str) -> list[str]:
+        """Also those in the group's own folders, as `folder/choice`; not what begins with `_`."""
+        below = self._repository.get_group_options(name, ObjectType.GROUP)
+        inner = [f"{folder}/{c}" for folder in below for c in self.all_choices(f"{name}/{folder}")]
+        return [c for c in self.choices(name) if not c.startswith("_")] + inner
+
     def is_global(self, name: str) -> bool:
         """Whether the group's choices spread over the whole config, as experiments do."""
         results = (
@@ -83,14 +89,14 @@ class ChoiceCheck:
         if override.is_delete():
             return
         group, value = override.key_or_group, override.value()
-        choices = self.groups.choices(group)
+        choices = self.groups.all_choices(group)
         if value is None and not override.is_add():
             raise UserError(
                 f"{group}=null is not accepted. To leave a group out: ~{group}. "
                 f"Choices of {group}: {listed(choices)}."
             )
         chosen = value if isinstance(value, list) else [value]
-        wrong = [item for item in chosen if not self._is_choice(group, item, choices)]
+        wrong = [item for item in chosen if not self._is_choice(item, choices)]
         if wrong:
             raise UserError(self._message(override, group, wrong[0], choices))
         target = (override.get_key_element() or "").lstrip("+")
@@ -100,19 +106,14 @@ class ChoiceCheck:
                 f"{target}={override.get_value_element_as_str()}."
             )
 
-    def _is_choice(self, group: str, item: Any, choices: list[str]) -> bool:
-        if not isinstance(item, str):
-            return False
-        name = item.removesuffix(".yaml")
-        folder, _, leaf = name.rpartition("/")
-        if folder and not folder.startswith(("/", ".")):
-            return leaf in self.groups.choices(f"{group}/{folder}")
-        return name in choices
+    @staticmethod
+    def _is_choice(item: Any, choices: list[str]) -> bool:
+        return isinstance(item, str) and item.removesuffix(".yaml") in choices
 
     def _message(self, override: Override, group: str, wrong: Any, choices: list[str]) -> str:
         text = override.get_value_element_as_str()
         # A path or a Hub id is no slip of the keyboard, however near to a choice.
-        near = "" if "/" in text else did_you_mean(str(wrong), choices)
+        near = "" if text.startswith(("/", ".", "~")) else did_you_mean(str(wrong), choices)
         message = f"{group}={text}: {group} has no choice {wrong or 'without a name'}.{near}"
         if group in self.own_values and text and not near:
             in_brackets = text if text.startswith("[") else f"[{text}]"
