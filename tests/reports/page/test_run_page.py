@@ -26,11 +26,12 @@ from .run_folders import CONFIG, STAGES, run_folder, small_comparison, whole
 EVIL = "<script>alert('x')</script><img src=x onerror=\"alert(1)\"></pre></details>&amp;"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run's folder."""
+    """A finished run's folder, with its page."""
     folder = tmp_path_factory.mktemp("runs") / "complete"
-    return run_folder(folder, comparison=small_comparison())
+    assert report_run(run_folder(folder, comparison=small_comparison()))
+    return folder
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_text_that_would_turn_or_hide_what_follows_is_shown_as_signs(tmp_path: P
 
 
 def test_a_complete_run_is_told_pictures_first(complete: Path) -> None:
-    page = page_of(complete)
+    page = read_page((complete / "report.html").read_text("utf-8"))
     assert_safe(page)
     assert page.titles[1:] == [
         "In short", "What attacks get out of it", "What it can still do",
@@ -126,7 +127,7 @@ def test_harmful_answers_wait_for_a_click(tmp_path: Path) -> None:
 
 
 def test_it_fits_a_phone_a_dark_room_and_every_eye(complete: Path) -> None:
-    text = (report_run(complete) or complete).read_text("utf-8")
+    text = (complete / "report.html").read_text("utf-8")
     page = read_page(text)
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert "@media (max-width: 40rem)" in page.style
