@@ -29,10 +29,16 @@ def labels(runs: Sequence[RunFiles]) -> list[str]:
         words = ", ".join(
             f"{key.rpartition('.')[2]} {values[place]}" for key, values in settings.items()
         )
-        method = str(run.choices.get("method", ""))
-        if len({str(one.choices.get("method", "")) for one in runs}) > 1 and method:
-            words = method
+        if len(set(map(_method, runs))) > 1 and _method(run):
+            alike = [one for one in runs if _method(one) == _method(run)]
+            words = _method(run)
+            if len({tuple(one.layers) for one in alike}) > 1:
+                words += f", layers {','.join(map(str, run.layers))}"
         elif not few:
             words = run.name
         names.append(f"{number}: {shortened(words, LONGEST)}")
     return names
+
+
+def _method(run: RunFiles) -> str:
+    return str(run.choices.get("method", ""))

@@ -15,7 +15,7 @@ from es2_lightning.compare import main
 from es2_lightning.config.job_record import JobRecord
 from es2_lightning.reports.page.comparison_page import runs_table, write_comparison
 from es2_lightning.reports.page.labels import labels
-from es2_lightning.reports.page.run_files import read_run_files
+from es2_lightning.reports.page.run_files import RunFiles, read_run_files
 from es2_lightning.reports.page.run_page import report_run
 from es2_lightning.reports.page.tables import Cell, PageRow, PageTable
 
@@ -73,6 +73,20 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     page = written(folders, tmp_path)
     assert page.titles == ["2 runs side by side", "The runs", "What was run"]
     assert labels([read_run_files(folder) for folder in folders]) == ["1: a", "2: b"]
+
+
+def test_runs_are_called_by_what_sets_them_apart() -> None:
+    def run(name: str, method: str, *layers: int, seed: int = 0) -> RunFiles:
+        config = {"seed": seed, "a": name, "b": name, "c": name}
+        return RunFiles(Path("/runs") / name, layers=layers, choices={"method": method},
+                        config=config)  # fmt: skip
+
+    mixed = [run("x", "es2", 3, 6), run("y", "es2", 6), run("z", "stl", 6)]
+    assert labels(mixed) == ["1: es2, layers 3,6", "2: es2, layers 6", "3: stl"]
+    assert labels([run("x", "es2"), run("y" * 40, "es2", seed=1)])[0] == "1: x"
+    assert labels([RunFiles(Path(name), config={"seed": name}) for name in "ab"]) == [
+        "1: seed a", "2: seed b",
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("no_pictures")
