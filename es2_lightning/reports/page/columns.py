@@ -12,7 +12,7 @@ from es2_lightning.evaluation.rows import Row
 from es2_lightning.reports.cells import side
 from es2_lightning.reports.pictures.style import BASE, TUNED, Look
 
-RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")
 """Okabe and Ito's palette, for the tuned models of several runs."""
 RUN_MARKERS = "s^vDP*X"
 RUN_LINES = ("-", "--", "-.", ":")

@@ -97,7 +97,8 @@ def overview(runs: Sequence[RunFiles], names: Sequence[str]) -> PageTable:
         found = headline_figures(run.folder)
         cells = [Cell(_figure(found[key], key)) for key in FIGURES]
         state = "" if run.complete else "not finished"
-        rows.append(PageRow(name, cells, ", ".join(filter(None, [run.name, state]))))
+        folder_name = "" if run.name in name else run.name
+        rows.append(PageRow(name, cells, ", ".join(filter(None, [folder_name, state]))))
     arrows = {1: "↑", -1: "↓"}
     heads = [f"{of.words.removesuffix(', %')} {arrows[of.better]}" for of in FIGURES.values()]
     return PageTable("The runs", ["", *heads], rows, "Shares in percent.")
