@@ -68,7 +68,7 @@ def write_comparison(
         "examples": example_sections(columns) if columns else [],
         "last": columns[-1].label if columns else "",
         "settings": _settings(runs, names),
-        "again": command_line("compare", [f"runs=[{','.join(_hydra(r.folder) for r in runs)}]"]),
+        "again": _again(runs, paper=bool(paper)),
         "commands": [
             (name, run.repeat, config_text(run)) for name, run in zip(names, runs, strict=True)
         ],
@@ -195,6 +195,11 @@ def _point(number: int, run: RunFiles) -> ParetoPoint:
     known = float(weight) if isinstance(weight, (int, float)) else None
     layers = ",".join(map(str, run.layers)) or "–"
     return ParetoPoint(number, layers, known, headline_figures(run.folder))
+
+
+def _again(runs: Sequence[RunFiles], *, paper: bool) -> str:
+    folders = ",".join(_hydra(run.folder) for run in runs)
+    return command_line("compare", [f"runs=[{folders}]", *(["paper=true"] if paper else [])])
 
 
 def _hydra(folder: Path) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from es2_lightning.reports.cells import shortened
 from es2_lightning.reports.page.about import differing
 from es2_lightning.reports.page.run_files import RunFiles
 
-LONGEST = 28
+LONGEST = 40
+"""Characters of a name."""
 MOST_SETTINGS = 3
 """Settings in a name; runs that differ in more go by their folders."""
 
@@ -36,7 +36,8 @@ def labels(runs: Sequence[RunFiles]) -> list[str]:
                 words += f", layers {','.join(map(str, run.layers))}"
         elif not few:
             words = run.name
-        names.append(f"{number}: {shortened(words, LONGEST)}")
+        words = words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
+        names.append(f"{number}: {words}")
     return names
 
 

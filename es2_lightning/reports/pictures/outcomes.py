@@ -49,7 +49,7 @@ def draw(comparison: Comparison, only: int | None = None, *, name: str | None = 
         measured = comparison.measurements[column]
         for place, shown in enumerate(attacks):
             drawn |= _bar(axes, place, comparison, shown, column)
-        axes.set_title(shortened(name or measured.model, LONGEST_NAME))
+        axes.set_title(name or shortened(measured.model, LONGEST_NAME))
         axes.set_xlim(0, 100)
         axes.set_xlabel(f"% of {n} harmful prompts")
         axes.grid(axis="y", visible=False)

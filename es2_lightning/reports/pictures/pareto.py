@@ -162,7 +162,7 @@ def _panel(axes: Axes, rows: Sequence[Drawn], gain: str, looks: _Looks, what: st
         axes.axhline(1, color="#7f7f7f", linestyle="--", linewidth=1)
         axes.set_ylim(bottom=0)
     else:
-        axes.set_ylim(-3, 103)
+        axes.set_ylim(-3, 108)
     axes.set_xlabel(FIGURES[PRICE].words)
     axes.set_ylabel(FIGURES[gain].words)
     axes.set_title(f"n = {len(rows)} {what}; numbers: {what} on the front")

@@ -65,7 +65,7 @@ def test_runs_are_laid_side_by_side(tmp_path: Path, caplog: pytest.LogCaptureFix
     again, *commands = page.commands
     assert commands == [f"python -m es2_lightning.train loss.kl_weight={x}" for x in ("1", "x")]
     words = shlex.split(again)
-    assert words[:3] == ["python", "-m", "es2_lightning.compare"]
+    assert words[:3] == ["python", "-m", "es2_lightning.compare"] and words[4:] == ["paper=true"]
 
 
 def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
