@@ -92,7 +92,12 @@ class StageDisplay(L.Callback):
         schedule = pl_module.schedule
         logged = trainer.callback_metrics
         if self._progress is not None:
-            self._progress.update(self._bar, completed=schedule.steps, figures=figures(logged))
+            self._progress.update(
+                self._bar,
+                completed=schedule.steps,
+                figures=figures(logged),
+                speed=speed(logged),
+            )
         elif self._way == "plain" and schedule.steps == 0:
             self._began = (time.monotonic(), 0)  # A stage has just ended, which the log tells.
         elif self._way == "plain" and schedule.steps % self._every_n_steps == 0:

@@ -24,14 +24,21 @@ from .tiny_runs import TinyRun
 FIGURES = r"KL \S+ \(τ 100\), separation \S+ \(\S+ of the mean norm\)"
 
 
-def shown(tmp_path: Path, display: StageDisplay) -> None:
-    TinyRun().fit(StepCost(), display, default_root_dir=tmp_path)
+class Slow(L.Callback):
+    """Steps that are long enough to be seen: a bar is drawn ten times a second."""
+
+    def on_train_batch_end(self, *args: object) -> None:
+        time.sleep(0.15)
+
+
+def shown(tmp_path: Path, display: StageDisplay, *others: L.Callback) -> None:
+    TinyRun().fit(StepCost(), display, *others, default_root_dir=tmp_path)
 
 
 def test_a_terminal_has_a_bar_for_each_stage(tmp_path: Path) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=80, color_system=None)
-    shown(tmp_path, StageDisplay(console=console))
+    shown(tmp_path, StageDisplay(console=console), Slow())
     found = text.getvalue()
     for stage in ("Stage 1/2, layer 2", "Stage 2/2, layer 4"):
         assert re.search(rf"{stage} .*3/3", found)
