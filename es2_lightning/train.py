@@ -126,7 +126,8 @@ def _train(config: TrainConfig, folder: Path, run_log: RunLog) -> bool:
     if run.trainer.is_global_zero:
         report.append(report_run(folder))
     run_log.files(trained=folder / ADAPTER, results=folder / EVALUATION, report=report)
-    if sweep is not None:
+    # The processes of a shared job end with it, and have given up their weights.
+    if sweep is not None and not run.shared:
         run.seconds.total = time.monotonic() - began
         sweep.finish(run.chat_model, run.seconds)
     return comparison is not None

@@ -35,6 +35,7 @@ from es2_lightning.config.overrides import check_key, parse
 from es2_lightning.config.ranks import this_rank
 from es2_lightning.config.search_space import corners, of_override
 from es2_lightning.config.search_space import words as words_of
+from es2_lightning.config.secrets import refuse_environment
 from es2_lightning.config.wording import listed
 from es2_lightning.errors import UserError
 
@@ -160,6 +161,7 @@ class _JobCheck:
         for override in parsed:
             self.check_word(override, parsed=parsed)
         config = self.compose(words, RunMode.RUN, base=self._base(parsed))
+        refuse_environment(config.hydra.job.env_set)
         self._provide_runtime(config, number)
         hydra_free = _without_hydra(config)
         if self.what.schema is not None and OmegaConf.get_type(hydra_free) is not self.what.schema:

@@ -47,6 +47,23 @@ def refuse_secrets(config: DictConfig) -> None:
             )
 
 
+def refuse_environment(variables: DictConfig) -> None:
+    """Refuses secrets, and all of W&B's variables, that Hydra is to set for a job, and to save.
+
+    Args:
+        variables: `hydra.job.env_set`.
+
+    Raises:
+        UserError: one of them is written out.
+    """
+    for name, value in _raw_leaves(variables):
+        if (is_secret(name) or name.startswith("WANDB_")) and "${" not in str(value):
+            raise UserError(
+                f"hydra.job.env_set.{name}: the value would be saved in the run's folder. "
+                f"Accepted: the variable in the environment of the command, {name}=… python -m …"
+            )
+
+
 def resolved(config: DictConfig) -> Any:
     """The config as plain containers, its interpolations resolved, except what could be a secret.
 

@@ -263,7 +263,16 @@ def test_what_wandb_refuses_is_told_before_the_weights_load(
 def test_two_processes_are_one_run(tmp_path: Path) -> None:
     program = (sys.executable, "-m", "es2_lightning.train")
     done = subprocess.run(
-        [*program, "-m", *SMALL, *TINY_EVALUATION[:3], *UNLUCKY, "trainer=ddp", "attack=[direct]"],
+        [
+            *program,
+            "-m",
+            *SMALL,
+            *TINY_EVALUATION[:3],
+            *UNLUCKY,
+            "trainer=ddp",
+            "attack=[direct]",
+            "capability=none",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -271,6 +280,7 @@ def test_two_processes_are_one_run(tmp_path: Path) -> None:
         timeout=300,
     )
     assert "rank 1 of 2: RuntimeError: out of luck" in done.stderr, done.stderr[-3000:]
+    assert "2 jobs: 1 finished, 1 failed" in done.stdout
     first, _ = both_jobs(tmp_path / "a-sweep")
     assert {"train/tokens_per_second", "validation/loss"} <= first.metrics.keys()
     assert any(key.startswith("evaluation/tuned/direct/") for key in first.metrics)

@@ -61,6 +61,8 @@ from .conftest import Train
         (["+logger.foo=1"], "logger.foo=1: foo is no logger. Accepted: logger.offline, or"),
         (["logger.offline=maybe"], "logger.offline=maybe is not accepted. Accepted: true or false"),
         (["logger=[csv,wandbs]"], "logger has no choice wandbs. Did you mean wandb?"),
+        (["+hydra.job.env_set.WANDB_API_KEY=abc"], "the value would be saved in the run's folder"),
+        (["+hydra.job.env_set={WANDB_ENTITY: me}"], "hydra.job.env_set.WANDB_ENTITY: the value"),
         (["progress=loud"], "progress=loud is not accepted. Accepted: auto | bar | plain | none"),
         (["+optimizer.foo=1"], "optimizer.foo=1: torch.optim.AdamW takes no foo"),
         (["evaluate.harmful_prompts=-1"], "evaluate.harmful_prompts=-1"),
