@@ -120,7 +120,7 @@ def _train(config: TrainConfig, folder: Path, run_log: RunLog) -> bool:
     report: list[Path | None] = [folder / name for name in ("config.yaml", "metrics.csv")]
     if comparison is not None:
         report += write_report(
-            comparison, folder, separated_layers=run.layers, metrics=run.metrics.read()
+            comparison, folder, separated_layers=run.separated, metrics=run.metrics.read()
         )
         run_log.results(comparison, folder / EVALUATION, step=run.trainer.global_step)
     if run.trainer.is_global_zero:

@@ -42,6 +42,11 @@ def method_class(config: TrainConfig) -> type[StagedModule]:
     return found
 
 
+def takes(method: type[StagedModule], word: str) -> bool:
+    """Whether a method's constructor names a word."""
+    return word in inspect.signature(method).parameters
+
+
 def build_method(config: TrainConfig, **given: Any) -> StagedModule:
     """The method, from what it takes of what a run gives and from its own words.
 
@@ -53,9 +58,9 @@ def build_method(config: TrainConfig, **given: Any) -> StagedModule:
         UserError: A value of its own is not accepted.
     """
     method = method_class(config)
-    taken = inspect.signature(method).parameters
+    taken = {word: value for word, value in given.items() if takes(method, word)}
     own = {word: value for word, value in config.method.items() if word != "_target_"}
-    return method(**{word: value for word, value in given.items() if word in taken}, **own)
+    return method(**taken, **own)
 
 
 def read_data(config: TrainConfig, folder: Path | None = None) -> PromptDataModule:

@@ -49,6 +49,7 @@ from es2_lightning.training_parts import (
     method_class,
     read_data,
     run_reference,
+    takes,
     tell_estimate,
 )
 
@@ -68,7 +69,8 @@ class TrainingRun:
     """What a run is made of.
 
     Attributes:
-        layers: The layer set.
+        layers: The layer set, whose states are shown.
+        separated: Those of them that the method works on; none where it works on outputs.
         evaluator: What is measured before and after; None: nothing.
         seconds: What took how long.
         progress: How measuring is shown: `progress=…`.
@@ -82,6 +84,7 @@ class TrainingRun:
     trainer: L.Trainer
     metrics: RunMetrics
     layers: list[int]
+    separated: list[int]
     evaluator: Evaluator | None
     seconds: JobSeconds
     progress: str
@@ -214,8 +217,9 @@ def build_run(
                 ),
             )
         layers = with_terminal(emergence, depth)
-    log.info("Layers to separate: %s of %d", ", ".join(map(str, layers)), depth)
-    write_atomically(folder / LAYERS, json.dumps({"separated": layers, "depth": depth}))
+    log.info("%s: %s of %d", method.calls_layers, ", ".join(map(str, layers)), depth)
+    separated = layers if takes(method, "layers") else []
+    write_atomically(folder / LAYERS, json.dumps({"separated": separated, "depth": depth}))
     # Whatever was drawn until here, or was not since it was there: the adapter is the seed's.
     L.seed_everything(config.seed, verbose=False)
     make_trainable(chat_model, config.model)
@@ -257,6 +261,7 @@ def build_run(
         trainer,
         metrics,
         layers,
+        separated,
         evaluator,
         seconds,
         config.progress,

@@ -164,6 +164,7 @@ class CircuitBreakersModule(StagedModule):
     """
 
     data = CircuitBreakerDataModule
+    calls_layers = "Layers to reroute at"
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class ES2Module(StagedModule):
     """
 
     compares_outputs = True
+    calls_layers = "Layers to separate"
     estimated = True
 
     def __init__(

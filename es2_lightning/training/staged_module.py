@@ -7,34 +7,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from es2_lightning.backbone.checkpointing import assert_checkpointing_active
-from es2_lightning.training.across_ranks import of_all_ranks
-from es2_lightning.training.checkpoints import (
-    keep_trainable,
-    random_state,
-    require_ours,
-    require_same_keys,
-    require_same_layers,
-    require_same_method,
-    require_same_model,
-    restore_random_state,
-)
+from es2_lightning.training.checkpoints import restore_random_state
 from es2_lightning.training.datamodule import PromptDataModule
+from es2_lightning.training.resumable_module import ResumableModule
 from es2_lightning.training.resumed_epoch import count_next_epoch
 from es2_lightning.training.schedule import Stage, StageEnd, StageSchedule
 from es2_lightning.training.settings import ScheduleSettings
 from es2_lightning.training.sharding import ShardedStrategy, shard
-from es2_lightning.training.whole_state import (
-    optimizer_state_by_name,
-    optimizer_state_by_position,
-    sharded_as,
-)
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.reference import Reference
@@ -44,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class StagedModule(L.LightningModule):
+class StagedModule(ResumableModule):
     """A method of fine-tuning: it minimises a loss in stages, each with a budget.
 
     A method says what the loss of a batch is (`losses`) and what is logged of it (`figures`); it
@@ -64,13 +49,14 @@ class StagedModule(L.LightningModule):
         data: What makes its batches.
         compares_outputs: Whether its loss asks the reference for next-token distributions, which
             can be computed once for all steps.
+        calls_layers: What the layer set is to it, for the log.
         estimated: Whether `training_estimate` counts its step.
-        schedule: Which stage runs; None before `fit`.
         on_stage_end: Called with each stage's end, for displays and reports.
     """
 
     data: ClassVar[type[PromptDataModule]] = PromptDataModule
     compares_outputs: ClassVar[bool] = False
+    calls_layers: ClassVar[str] = "Layers to look at"
     estimated: ClassVar[bool] = False
 
     def __init__(
@@ -83,18 +69,12 @@ class StagedModule(L.LightningModule):
         layers: Sequence[int] = (),
         identity: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(layers=layers, identity=identity)
         self.objective: Any = objective
         self.stages = list(stages)
         self.schedule_settings = schedule
         self.make_optimizer = optimizer
-        self.layers = sorted(layers)
-        self.identity = dict(identity or {})
-        self.schedule: StageSchedule | None = None
         self.on_stage_end: list[Callable[[StageEnd], None]] = []
-        self._resumed: dict[str, Any] | None = None
-        # Lightning must not ask for the frozen weights back; on_load_checkpoint checks the keys.
-        self.strict_loading = False
 
     def losses(self, batch: PairedBatch, *, read_all: bool = False) -> Any:
         """The terms of a batch in the running stage; their `loss`, a scalar, is minimised.
@@ -151,8 +131,8 @@ class StagedModule(L.LightningModule):
         datamodule: PromptDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         steps = math.ceil(len(datamodule.train_dataloader()) / self.trainer.accumulate_grad_batches)
         self.schedule = StageSchedule(self.stages, self.schedule_settings, steps_per_epoch=steps)
-        if self._resumed is not None:
-            self.schedule.load_state_dict(self._resumed["schedule"])
+        if self.resumed is not None:
+            self.schedule.load_state_dict(self.resumed["schedule"])
         # transformers models arrive in eval mode, and Lightning leaves them there. Lightning puts
         # back the mode that it finds now whenever a validation is over.
         self.model.train()
@@ -162,7 +142,7 @@ class StagedModule(L.LightningModule):
         """Go on with saved random numbers; stop at once where nothing is left to do."""
         count_next_epoch(self.trainer)
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
-        saved = [] if self._resumed is None else self._resumed["random_states"]
+        saved = [] if self.resumed is None else self.resumed["random_states"]
         if rank < len(saved):
             restore_random_state(saved[rank])
         elif ranks > 1:
@@ -256,65 +236,3 @@ class StagedModule(L.LightningModule):
     def synchronized(self, phase: str) -> bool:
         """Whether Lightning must be told that a figure is the same on all ranks: it is already."""
         return phase != "train" and self.trainer.world_size > 1
-
-    def state_of_method(self) -> dict[str, Any]:
-        """What a checkpoint holds of the method beside weights and schedule; plain containers."""
-        return {}
-
-    def load_state_of_method(self, state: Mapping[str, Any]) -> None:
-        """Go on with what `state_of_method` gave."""
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Trainable weights only, and what a resumed run needs, in plain containers."""
-        checkpoint["state_dict"] = keep_trainable(self, checkpoint["state_dict"])
-        checkpoint["optimizer_states"] = [
-            optimizer_state_by_name(optimizer, self) for optimizer in self.trainer.optimizers
-        ]
-        checkpoint["es2"] = {
-            "method": type(self).__name__,
-            "model": self.identity,
-            "layers": list(self.layers),
-            **self.state_of_method(),
-            "schedule": self.running.state_dict(),
-            "random_states": of_all_ranks(random_state()),
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with a saved schedule.
-
-        Raises:
-            UserError: The checkpoint is of another method, model, layer set or schedule.
-        """
-        self.check_checkpoint(checkpoint)
-        parameters = dict(self.named_parameters())
-        checkpoint["state_dict"] = {
-            name: sharded_as(parameters[name], tensor)
-            for name, tensor in checkpoint["state_dict"].items()
-        }
-        checkpoint["optimizer_states"] = [
-            optimizer_state_by_position(state, self) for state in checkpoint["optimizer_states"]
-        ]
-        state = checkpoint["es2"]
-        self.load_state_of_method(state)
-        self._resumed = state
-        if self.schedule is not None:  # Sharded models load after `on_fit_start`.
-            self.schedule.load_state_dict(state["schedule"])
-
-    def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that this run cannot go on from.
-
-        Raises:
-            UserError: It is of another method, model, tokenizer, adapter or layer set, or it is
-                none of ours.
-        """
-        require_ours(checkpoint)
-        require_same_method(checkpoint["es2"], type(self).__name__)
-        require_same_model(checkpoint["es2"]["model"], self.identity)
-        require_same_layers(checkpoint["es2"]["layers"], self.layers)
-        require_same_keys(self, checkpoint)
-
-    @property
-    def running(self) -> StageSchedule:
-        """The schedule, while it runs."""
-        assert self.schedule is not None, "the schedule is built in on_fit_start"
-        return self.schedule
