@@ -75,6 +75,11 @@ def terminal_table(table: PageTable) -> Table:
 
 def _table(title: str, found: Sequence[BesidePaper], *, model: str, beside: str) -> PageTable:
     about = f"Percent, 95 % intervals; the paper's figures are those of {beside}."
+    if found[0].key.table in "1679":
+        about = (
+            "Defended: refused, or collapsed into incoherent or unrelated words, as the paper "
+            f"counts. {about}"
+        )
     if found[0].key.table == "8":
         about = (
             "Absolute, 95 % intervals: states that grew need longer shifts, so this alone shows no "
@@ -112,7 +117,8 @@ def _figure(value: float, one: BesidePaper, *, sign: str = "") -> str:
     decimals = {"2": 3, "8": 2}.get(one.key.table, 0)
     if one.key.metric == "exact answers":
         decimals = 0
-    return f"{value:{sign}.{decimals}f}"
+    # Without the sign of a 0: what is rounded to it may be below.
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
 def _name(method: str) -> str:
