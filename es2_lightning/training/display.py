@@ -126,7 +126,7 @@ class StageDisplay(L.Callback):
                 self._bar,
                 total=max(end.steps, 1),
                 completed=end.steps,
-                figures=f"KL {end.kl:.2g}",
+                figures="" if end.kl is None else f"KL {end.kl:.2g}",
             )
         self._stop()
 

@@ -138,9 +138,10 @@ class ES2Module(StagedModule):
     def describe_end(self, end: StageEnd) -> str:
         """With its layers, and its KL against the threshold."""
         layers = ", ".join(map(str, end.layers))
+        kl = "none" if end.kl is None else f"{end.kl:.4g}"
         return (
             f"Stage {end.stage + 1} of {len(self.stages)} over layer {layers} ended: {end.reason} "
-            f"after {end.steps} steps (KL {end.kl:.4g}, threshold "
+            f"after {end.steps} steps (KL {kl}, threshold "
             f"{self.stages[end.stage].kl_threshold:.4g})"
         )
 

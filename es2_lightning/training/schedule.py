@@ -46,14 +46,14 @@ class StageEnd:
         layers: Its layers.
         reason: `kl_threshold`: the mean KL of the step exceeded τ and the step was dropped.
         steps: Optimizer steps applied in the stage.
-        kl: The last step's mean KL, nats.
+        kl: The last step's mean KL, nats; None of a method that takes none.
     """
 
     stage: int
     layers: tuple[int, ...]
     reason: EndReason
     steps: int
-    kl: float
+    kl: float | None
 
 
 def make_stages(settings: ScheduleSettings, layers: Sequence[int]) -> list[Stage]:
@@ -174,7 +174,9 @@ class StageSchedule:
             self._stale_epochs += 1
 
     def _end(self, reason: EndReason, kl: float) -> StageEnd:
-        end = StageEnd(self.stage_index, self.stage.layers, reason, self.steps, kl)
+        # Without a threshold there is nothing that would be compared with it.
+        measured = None if math.isinf(self.stage.kl_threshold) else kl
+        end = StageEnd(self.stage_index, self.stage.layers, reason, self.steps, measured)
         self.ends.append(end)
         self.steps, self._window, self._best, self._stale_epochs = 0, [], None, 0
         return end

@@ -112,6 +112,7 @@ def assert_parity(run: Any, plain: Any, accumulate: int = 1) -> None:
         assert relative_error(got, want) <= TOLERANCE
     assert run.moved() > 1e-3
     assert [(reason, steps) for _, reason, steps in run.ends] == [("budget", STEPS)]
+    assert run.module.schedule is not None and run.module.schedule.ends[0].kl is None
 
 
 def settings(**values: Any) -> dict[str, Any]:

@@ -38,8 +38,13 @@ def facts(run: RunFiles) -> list[Fact]:
 def stage_sentences(run: RunFiles) -> list[str]:
     """How each stage of the training went."""
     return [
-        f"Stage {end['stage'] + 1} separated layer "
-        f"{', '.join(map(str, end.get('layers', [])))} in {end['steps']} steps and ended when "
+        (
+            f"Stage {end['stage'] + 1} separated layer "
+            f"{', '.join(map(str, end.get('layers', [])))} in {end['steps']} steps"
+            if _is_es2(run)
+            else f"The training took {end['steps']} steps"
+        )
+        + " and ended when "
         f"{ENDS.get(end['reason'], end['reason'])}"
         + (f" (KL {end['kl']:.2g})." if isinstance(end.get("kl"), float) else ".")
         for end in run.stages
@@ -68,9 +73,13 @@ def _facts(run: RunFiles) -> Iterator[Fact]:
         yield Fact("What was trained", _trained(model))
     yield Fact("Method", _choice(run, "method"))
     yield Fact("Data", _data(run))
-    yield Fact("Layers separated", _layers(run))
-    yield Fact("Loss", ", ".join(f"{key} {value}" for key, value in loss.items()))
     schedule = _part(config, "schedule")
+    if not _is_es2(run):
+        # It has a loss of its own, without a threshold, and reads nothing of ES2's.
+        loss = {k: v for k, v in _part(config, "method").items() if k != "_target_"}
+        schedule = {k: v for k, v in schedule.items() if k not in ("kl_threshold", "order")}
+    yield Fact("Layers separated" if _is_es2(run) else "Target layers", _layers(run))
+    yield Fact("Loss", ", ".join(f"{key} {value}" for key, value in loss.items()))
     yield Fact("Schedule", ", ".join(f"{k} {v}" for k, v in schedule.items() if v is not None))
     optimizer = _part(config, "optimizer")
     name = str(optimizer.get("_target_", "")).rpartition(".")[2]
@@ -87,6 +96,10 @@ def _facts(run: RunFiles) -> Iterator[Fact]:
     yield Fact("Machine", ", ".join(f"{name} {value}" for name, value in machine.items()))
     if run.began:
         yield Fact("Begun", run.began.strftime("%Y-%m-%d %H:%M"))
+
+
+def _is_es2(run: RunFiles) -> bool:
+    return _choice(run, "method") in ("", "es2")
 
 
 def _trained(model: Mapping[str, Any]) -> str:
