@@ -113,7 +113,8 @@ class ChoiceCheck:
     def _message(self, override: Override, group: str, wrong: Any, choices: list[str]) -> str:
         text = override.get_value_element_as_str()
         # A path or a Hub id is no slip of the keyboard, however near to a choice.
-        near = "" if text.startswith(("/", ".", "~")) else did_you_mean(str(wrong), choices)
+        like = [choice for choice in choices if ("/" in choice) == ("/" in text)]
+        near = did_you_mean(str(wrong), like)
         message = f"{group}={text}: {group} has no choice {wrong or 'without a name'}.{near}"
         if group in self.own_values and text and not near:
             in_brackets = text if text.startswith("[") else f"[{text}]"

@@ -13,5 +13,6 @@ def count_next_epoch(trainer: L.Trainer) -> None:
     epochs: a run resumed from that one would begin its epoch again, at later batches.
     """
     progress = trainer.fit_loop.epoch_progress.total
-    if trainer.fit_loop.restarted_mid_epoch and progress.completed == progress.started:
+    started: int = progress.started  # type: ignore[attr-defined]
+    if trainer.fit_loop.restarted_mid_epoch and progress.completed == started:
         trainer.fit_loop.reset_restart_stage()

@@ -118,7 +118,9 @@ def data_sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("preset", ["model=hf", "model=mistral"])
+@pytest.mark.parametrize(
+    "preset", [pytest.param("model=hf", marks=pytest.mark.slow), "model=mistral"]
+)
 def test_a_real_preset_runs_on_a_local_copy(
     train: Train,  # noqa: F811
     preset: str,

@@ -76,6 +76,7 @@ def test_jobs_share_the_model_and_do_as_runs_of_their_own(
     assert "jobs took" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failed_job_leaves_nothing_to_the_next(
     train: Train,
     tmp_path: Path,

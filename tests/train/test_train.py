@@ -67,6 +67,7 @@ def test_plain_peft_loads_the_adapter(train: Train) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_never_stopped(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

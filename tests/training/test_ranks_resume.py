@@ -35,7 +35,7 @@ def resumed(tmp_path: Path, what: dict[str, Any]) -> list[dict[str, Any]]:
     return [what | {"ckpt_path": str(tmp_path / f"{step}.ckpt")} for step in STEPS]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_bit_for_bit_with_dropout(tmp_path: Path, strategy: str) -> None:
     what = WHAT | {"dropout": 0.1}
     saving = what | {"checkpoints": str(tmp_path)}

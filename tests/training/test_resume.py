@@ -72,6 +72,7 @@ def test_after_a_dropped_step(tmp_path: Path) -> None:
     assert 0 < whole.ends[1][2] < 4
 
 
+@pytest.mark.slow
 def test_early_stop(tmp_path: Path) -> None:
     """Two epochs without improvement end a stage, whichever of their steps it was stopped at."""
     whole = assert_resumes(

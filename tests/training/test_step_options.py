@@ -114,7 +114,7 @@ def test_a_prefix_is_shared_in_eval_mode_though_there_is_dropout() -> None:
         seen = []
         for training in (True, False):
             case.chat_model.model.train(training)
-            seen.append(objective._shares_prefix())
+            seen.append(objective.shares_prefix())
         assert tuple(seen) == wanted, shared
 
 
