@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from es2_lightning.config.secrets import resolved
 
 FOLDER = "<folder>"
-NO_MATTER = ("objectives", "estimate")
+NO_MATTER = ("objectives", "estimate", "progress")
 """Keys that change nothing of what a run leaves."""
 
 
@@ -31,6 +31,8 @@ def config_hash(config: DictConfig, *, folder: Path, seed: bool = True) -> str:
             copy.ckpt_path = None
         for key in NO_MATTER:
             copy.pop(key, None)
+        if "callbacks" in copy:
+            copy.callbacks.pop("display", None)
         if not seed:
             copy.seed = 0
     text = json.dumps(resolved(copy), sort_keys=True, default=str)
