@@ -47,16 +47,19 @@ def plain_progress(seconds: float = SECONDS_BETWEEN_LINES) -> Iterator[Progress]
     """
     began: dict[str, float] = {}
     told: dict[str, float] = {}
+    # Many stages first tell when they are through: they began when the last one was.
+    last = time.monotonic()
 
     def show(stage: str, done: int, total: int) -> None:
+        nonlocal last
         now = time.monotonic()
-        first = began.setdefault(stage, now)
-        if done < total and now - told.setdefault(stage, now) < seconds:
-            return
+        first = began.setdefault(stage, last)
         # A stage that is through says so once.
-        if told.get(stage) == math.inf:
+        through = done >= total
+        if told.get(stage) == math.inf or (not through and now - told.get(stage, first) < seconds):
             return
-        told[stage] = now if done < total else math.inf
+        told[stage] = math.inf if through else now
+        last = now
         log.info("%s: %d of %d, %.3g s", stage, done, total, now - first)
 
     yield show
