@@ -10,7 +10,7 @@ from es2_lightning.config.command import command
 from es2_lightning.config.evaluate_check import check_built, check_evaluate
 from es2_lightning.config.evaluate_schema import EvaluateConfig
 from es2_lightning.config.evaluated_run import take_over, with_preset, with_taken_over
-from es2_lightning.config.secrets import save_resolved
+from es2_lightning.config.secrets import resolved, save_resolved
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,10 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         composed = with_taken_over(composed, config, run)
     save_resolved(composed, folder / "config.yaml")
     save_versions(folder / "versions.json", seed=config.seed)
-    with RunLog(build_loggers(config.logger, folder, job_type="evaluate"), folder) as run_log:
-        run_log.begin()
+    trained = None if run is None else run.folder
+    loggers = build_loggers(config.logger, folder, job_type="evaluate", trained=trained)
+    with RunLog(loggers, folder) as run_log:
+        run_log.begin(resolved(composed))
         if run is not None:
             run_log.uses(run.folder, run.adapter)
         try:

@@ -14,7 +14,7 @@ from es2_lightning.config.devices import processes_of
 from es2_lightning.config.going_on import checkpoint_to_go_on_from, telling_how_to_go_on
 from es2_lightning.config.job_record import is_first_rank, records
 from es2_lightning.config.method_words import ignored_words
-from es2_lightning.config.secrets import save_resolved
+from es2_lightning.config.secrets import resolved, save_resolved
 from es2_lightning.config.sweep_start import StartedSweep
 from es2_lightning.config.train_check import check_built, check_train
 from es2_lightning.config.train_schema import TrainConfig
@@ -104,7 +104,7 @@ def _train(config: TrainConfig, folder: Path, run_log: RunLog) -> bool:
     began = time.monotonic()
     sweep = current_sweep()
     # What a logger refuses is told before the weights load.
-    run_log.begin()
+    run_log.begin(resolved(job.composed_config()))
     run = build_run(config, folder, loggers=run_log.loggers, sweep=sweep)
     if checkpoint is not None:
         run.check(checkpoint)

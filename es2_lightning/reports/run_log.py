@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -49,14 +49,21 @@ class RunLog:
             # W&B shows a run with a status other than 0 as failed.
             run.finish(exit_code=0 if error is None else 1)
 
-    def begin(self) -> None:
+    def begin(self, config: Mapping[str, Any]) -> None:
         """Have W&B begin its run now, rather than at the first step.
+
+        Args:
+            config: What W&B shows of it: without secrets, and with the environment's variables as
+                they are written. Not handed over through the logger's own config, in which they
+                would be resolved.
 
         Raises:
             UserError: It cannot.
         """
         for run in self._wandb_runs(begin=True):
             write_record(run, self.folder)
+            # A run that goes on may have another checkpoint's path.
+            run.config.update(dict(config), allow_val_change=True)
 
     def uses(self, trained: Path, adapter: Path | None) -> None:
         """Say whose model is measured here.

@@ -31,13 +31,15 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         monkeypatch.chdir(root)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_ENTITY", ENTITY)
+        monkeypatch.setenv("MY_TAG", "of-the-environment")
         run_command(
             main,
             *SMALL,
             *TINY_EVALUATION,
             "logger=[csv,wandb,tensorboard]",
             "logger.offline=true",
-            "logger.wandb.tags=[mine]",
+            "logger.wandb.tags=[mine,'${oc.env:MY_TAG}']",
+            "logger.wandb.project=theirs",
             "progress=plain",
             "callbacks.display.every_n_steps=1",
             "hydra.run.dir=outputs/logged",
@@ -66,7 +68,8 @@ def test_every_documented_key_is_logged_and_no_other(run: OfflineRun) -> None:
 def test_wandb_is_told_of_the_run(run: OfflineRun, logged: Path) -> None:
     assert run.exit_code == 0
     assert (run.run.job_type, run.run.display_name) == ("train", "logged")
-    assert {"mine", "model=organism", "method=es2"} <= set(run.run.tags)
+    assert {"mine", "of-the-environment", "model=organism", "method=es2"} <= set(run.run.tags)
+    assert run.config["logger"]["wandb"]["tags"] == ["mine", "${oc.env:MY_TAG}"]
     assert run.config["loss"]["kl_weight"] and run.config["seed"] == 0
     tables = {key for key, kind in run.media.items() if kind == "table-file"}
     assert tables == TABLES.keys()
@@ -143,6 +146,7 @@ def test_an_evaluation_names_the_adapter_that_it_measured(
     )
     (measured,) = offline_runs(tmp_path / "measured")
     assert measured.exit_code == 0 and measured.run.job_type == "evaluate"
+    assert measured.run.project == run.run.project == "theirs"
     assert measured.config["trained_by"] == run.run.run_id
     used, trained = measured.artifact("adapter"), run.artifact("adapter")
     assert used.use_after_commit and not trained.use_after_commit
