@@ -24,7 +24,8 @@ TABLES = sorted(
     if not path.stem.startswith("_")
 )
 OF_TRAINING = [table for table in TABLES if table != "probe_accuracy"]
-MODELS = ("llama2", "llama3", "mistral", "qwen2_5", "organism")
+QUICK, OTHERS = ("llama2", "organism"), ("llama3", "mistral", "qwen2_5")
+MODELS = [*QUICK, *(pytest.param(model, marks=pytest.mark.slow) for model in OTHERS)]
 
 
 def composed(*words: str, command: str = "train") -> Any:

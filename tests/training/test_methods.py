@@ -20,7 +20,7 @@ from .test_ranks import half, on_two
 from .tiny_methods import CircuitBreakersRun, STLRun
 from .tiny_runs import Record, TinyRun, every_step, relative_error, trainable
 
-STEPS = 5
+STEPS = 3
 TOLERANCE = 2e-6
 
 
@@ -165,10 +165,11 @@ def test_a_checkpoint_of_another_method_is_refused(tmp_path: Path) -> None:
     STLRun(**settings()).fit(every_step(tmp_path))
     for other in (TinyRun, CircuitBreakersRun):
         with pytest.raises(UserError, match=r"trained by STLModule.*method=…"):
-            other(**settings()).fit(ckpt_path=str(tmp_path / "5.ckpt"))
+            other(**settings()).fit(ckpt_path=str(tmp_path / "3.ckpt"))
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, strategy: str) -> None:
     shared = {
         "schedule": {"max_steps": STEPS},
