@@ -144,7 +144,8 @@ class _Ranked:
         rows, comparisons = study.composed(test)
         rows += study.across_sets(test, self._sets(lists), [PROBE, RANKER])
         if sampled is not None:
-            rows += study.as_sampled(self._listed(sampled, "test as sampled"))
+            more, compared = study.as_sampled(self._listed(sampled, "test as sampled"))
+            rows, comparisons = rows + more, comparisons + compared
         costs: tuple[RankCost, ...] = ()
         if sampled is not None and self.subject.reference is None:
             # The tuned model costs the same but for its adapter.
@@ -184,9 +185,9 @@ class _Ranked:
             )
         built = build_attacks(attacks)
         sizes = {
-            "train": (settings.train_prompts, settings.train_candidates),
-            "validation": (settings.validation_prompts, settings.train_candidates),
-            "test": (settings.test_prompts, settings.test_candidates),
+            "train": settings.train_candidates,
+            "validation": settings.train_candidates,
+            "test": settings.test_candidates,
         }
         return model, {
             split: gather(
@@ -194,13 +195,16 @@ class _Ranked:
                 built,
                 attacks,
                 draw_prompts(
-                    getattr(splits, split), harmful=prompts, harmless=prompts, seed=self.config.seed
+                    getattr(splits, split),
+                    harmful=getattr(settings, f"{split}_prompts"),
+                    harmless=getattr(settings, f"{split}_harmless"),
+                    seed=self.config.seed,
                 ),
                 judges.attacker,
                 split=split,
                 num_candidates=number,
             )
-            for split, (prompts, number) in sizes.items()
+            for split, number in sizes.items()
         }
 
     def _composed(self, candidates: SplitCandidates) -> list[CandidateList]:
@@ -234,9 +238,14 @@ class _Ranked:
     def _sets(self, lists: Lists) -> Mapping[str, Sequence[str]]:
         """Which prompt sets are compared; none where there is only one."""
         found = dict.fromkeys(one.prompt_set for one in lists["train"] if one.harmful)
-        sets = self.settings.prompt_sets or {name: [name] for name in found if name}
-        there = {name: members for name, members in sets.items() if found.keys() & set(members)}
-        return there if len(there) > 1 else {}
+        each = {name: [name] for name in found if name}
+        named = {
+            name: members
+            for name, members in self.settings.prompt_sets.items()
+            if found.keys() & set(members)
+        }
+        sets: Mapping[str, Sequence[str]] = named or each
+        return sets if len(sets) > 1 else {}
 
 
 def _fit(method: Any, seed: int, train: Listed, validation: Listed) -> Any:

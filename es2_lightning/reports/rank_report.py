@@ -9,21 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.padding import Padding
 
 from es2_lightning.atomic_files import write_atomically
-from es2_lightning.evaluation.ranking.results import (
-    ALL,
-    AS_SAMPLED,
-    HARMFUL,
-    UNSEEN,
-    RankComparison,
-    RankResults,
-)
-from es2_lightning.evaluation.ranking.study import HARMLESS
+from es2_lightning.evaluation.ranking.results import AS_SAMPLED, RankResults
 from es2_lightning.evaluation.results_files import as_json
-from es2_lightning.evaluation.verdict import ALPHA
 from es2_lightning.reports.cells import WIDTH
 from es2_lightning.reports.pictures import ranking as picture
 from es2_lightning.reports.pictures.style import house_style, save
@@ -61,8 +50,6 @@ def write_rank_report(
         for table in tables(results):
             shown.print(table)
             shown.print()
-        for sentence in findings(results):
-            shown.print(Padding(escape(sentence), (0, 0, 0, 2)))
     write_atomically(folder / "table.txt", text.export_text())
     written = [folder / "rank.csv", folder / "rank.json", folder / "table.txt"]
     with house_style():
@@ -70,30 +57,6 @@ def write_rank_report(
             drawn = picture.draw(results, model)
             written.append(save(drawn, folder / "pictures" / f"{model}_safe_by_m.png"))
     return written
-
-
-def findings(results: RankResults) -> list[str]:
-    """What follows from the figures, in sentences."""
-    several = len(results.values("model")) > 1
-    return [
-        (f"{c.model}, " if several else "") + _compared(c)
-        for c in results.comparisons
-        if c.group in (HARMFUL, ALL) or (c.group == HARMLESS and not c.ranker.endswith(UNSEEN))
-    ]
-
-
-def _compared(c: RankComparison) -> str:
-    points = 100 * abs(c.difference)
-    if c.p_value >= ALPHA:
-        return (
-            f"{c.group} lists: {c.ranker} is not shown to differ from {c.other} "
-            f"({100 * c.difference:+.0f} points, p = {c.p_value:.2g})."
-        )
-    word = "above" if c.difference > 0 else "BELOW"
-    return (
-        f"{c.group} lists: {c.ranker} is {points:.0f} points {word} {c.other} "
-        f"(p = {c.p_value:.2g})."
-    )
 
 
 def _csv(results: RankResults) -> str:

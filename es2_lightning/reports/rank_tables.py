@@ -17,16 +17,19 @@ from es2_lightning.evaluation.ranking.results import (
     HARMFUL,
     MRR,
     NDCG,
+    PROBE,
     RANKER,
     RANKERS,
     TOP1,
     UNSEEN,
     RankResults,
 )
-from es2_lightning.evaluation.ranking.study import HARMLESS, NO_REFUSAL
+from es2_lightning.evaluation.ranking.study import HARMLESS, NO_REFUSAL, PAIRS
+from es2_lightning.evaluation.verdict import ALPHA
 from es2_lightning.reports.cells import NOT_MEASURED, cell, figure
 
 BASE, TUNED = "base", "tuned"
+_MINUS = {FIRST: "− first", PROBE: "− probe", PROBE + UNSEEN: "− probe"}
 KINDS = ("answered", "refused")
 
 
@@ -37,11 +40,13 @@ def tables(results: RankResults) -> Iterator[Table]:
         of = f" ({model} model)" if several else ""
         yield _composed(results, model, of)
         yield _orders(results, model, of)
-        yield _chosen(results, model, of)
+        if results.values("metric", model=model, metric=f"{CHOSEN}answered"):
+            yield _chosen(results, model, of)
         if results.values("lists", model=model, lists=AS_SAMPLED):
             yield _as_sampled(results, model, of)
         if any(" → " in group for group in results.values("group", model=model)):
             yield _across_sets(results, model, of)
+        yield _differences(results, model, of)
     if TUNED in results.values("model") and results.values("lists", lists=AS_SAMPLED):
         yield _es2_and_srr(results)
     if results.costs:
@@ -87,7 +92,7 @@ def _named(ranker: str) -> str:
 
 
 def _composed(results: RankResults, model: str, of: str) -> Table:
-    groups = [*groups_of(results, model=model, lists=COMPOSED), ALL]
+    groups = [*(groups_of(results, model=model, lists=COMPOSED) or [HARMFUL]), ALL]
     table = _table(
         f"First choice safe, %: lists with safe and unsafe candidates{of}",
         "Held-out prompts. On harmless prompts: first choice a right answer, among refusals, other "
@@ -192,32 +197,56 @@ def _across_sets(results: RankResults, model: str, of: str) -> Table:
     return table
 
 
+def _differences(results: RankResults, model: str, of: str) -> Table:
+    """Pairs of rankers, on composed lists and on the most candidates that were sampled."""
+    own = [c for c in results.comparisons if c.model == model]
+    pairs = [pair for pair in PAIRS if any((c.ranker, c.other) == pair for c in own)]
+    table = _table(
+        f"First choice safe: SRR minus others, points{of}",
+        "* p < 0.05 by a paired sign-flip test over prompts. unseen: both fitted without the lists "
+        "of the attack. harmless: first choice right.",
+        ["", *(("unseen " if UNSEEN in pair[0] else "") + _MINUS[pair[1]] for pair in pairs)],
+    )
+    most = max((c.num_candidates or 0 for c in own), default=0)
+    for lists, number in ((COMPOSED, None), (AS_SAMPLED, most)):
+        for group in (HARMFUL, HARMLESS):
+            found = {
+                (c.ranker, c.other): f"{100 * c.difference:+.0f}{'*' if c.p_value < ALPHA else ' '}"
+                for c in own
+                if (c.lists, c.num_candidates, c.group) == (lists, number, group)
+            }
+            if found:
+                name = f"{group}, " + (f"m = {number}" if number else COMPOSED)
+                table.add_row(name, *(found.get(pair, NOT_MEASURED) for pair in pairs))
+    return table
+
+
 def _es2_and_srr(results: RankResults) -> Table:
-    number = max(results.values("num_candidates", lists=AS_SAMPLED))
+    most = max(results.values("num_candidates", lists=AS_SAMPLED))
     groups = groups_of(results, lists=AS_SAMPLED)
     table = _table(
-        f"ES2 and SRR: responses that are safe, % (SRR: of {number} candidates the first choice)",
+        "ES2 and SRR: responses that are safe, % (SRR: the first choice of m candidates)",
         "Attacks on the tuned model are fitted on the tuned model. harmless: right answers.",
         ["", *groups],
     )
-    for name, model, ranker in (
-        ("neither", BASE, FIRST),
-        ("SRR", BASE, RANKER),
-        ("ES2", TUNED, FIRST),
-        ("ES2 and SRR", TUNED, RANKER),
-    ):
-        cells = [
-            results.find(
-                model=model,
-                lists=AS_SAMPLED,
-                num_candidates=number,
-                group=group,
-                ranker=ranker,
-                metric=TOP1,
-            )
-            for group in groups
-        ]
-        table.add_row(name, *map(_cell, cells))
+    numbers = dict.fromkeys((max(1, most // 4), most))
+    for name, model in (("", BASE), ("ES2", TUNED)):
+        rows: list[tuple[str, str, int]] = [(name or "neither", FIRST, most)]
+        with_srr = f"{name} and SRR" if name else "SRR"
+        rows += [(f"{with_srr}, m={number}", RANKER, number) for number in numbers]
+        for label, ranker, number in rows:
+            cells = [
+                results.find(
+                    model=model,
+                    lists=AS_SAMPLED,
+                    num_candidates=number,
+                    group=group,
+                    ranker=ranker,
+                    metric=TOP1,
+                )
+                for group in groups
+            ]
+            table.add_row(label, *map(_cell, cells))
     return table
 
 

@@ -61,16 +61,20 @@ def list_figures(scores: Sequence[float], found: CandidateList) -> ListFigures:
     )
 
 
-def over_prompts(values: Sequence[float], lists: Sequence[CandidateList]) -> Estimate:
+def over_prompts(
+    values: Sequence[float], lists: Sequence[CandidateList], *, shares: bool = True
+) -> Estimate:
     """The mean over prompts: a prompt's lists are not independent of each other, so that each
-    counts with the mean of its own. Shares of prompts have Wilson's interval.
+    counts with the mean of its own.
 
     Args:
         values: Of each list; nan: not counted.
         lists: The lists.
+        shares: Whether 0 and 1 mean no and yes: then the interval is Wilson's if there is nothing
+            else.
     """
     own = by_prompt(values, lists)
-    if all(value in (0.0, 1.0) for value in own):
+    if shares and all(value in (0.0, 1.0) for value in own):
         return rate([value == 1.0 for value in own])
     return mean(own)
 

@@ -61,7 +61,7 @@ class RankComparison:
     """One ranker against another on the same lists.
 
     Attributes:
-        group: The lists.
+        model: As in `RankRow`, as are `lists`, `group` and `num_candidates`.
         ranker: The one.
         other: The other.
         difference: In top-1 safe rate, over prompts.
@@ -69,7 +69,9 @@ class RankComparison:
     """
 
     model: str
+    lists: str
     group: str
+    num_candidates: int | None
     ranker: str
     other: str
     difference: float
@@ -166,7 +168,9 @@ def measure(
         for group, belongs in groups.items():
             inside = [(f, found) for f, found in zip(figures, lists, strict=True) if belongs(found)]
             for metric, values in _metrics([f for f, _ in inside]).items():
-                estimate = over_prompts(values, [found for _, found in inside])
+                shares = metric not in (NDCG, MRR)
+                own = [found for _, found in inside]
+                estimate = over_prompts(values, own, shares=shares)
                 if not isnan(estimate.value):
                     rows.append(
                         RankRow(model, name, group, num_candidates, ranker, metric, estimate)
@@ -181,8 +185,12 @@ def compare(
     groups: Groups,
     *,
     model: str,
+    name: str,
+    num_candidates: int | None = None,
 ) -> list[RankComparison]:
-    """Pairs of rankers on the same prompts, by top-1 safe rate."""
+    """Pairs of rankers on the same prompts, by top-1 safe rate; pairs of which one is missing are
+    left out. The other arguments are those of `measure`."""
+    pairs = [pair for pair in pairs if set(pair) <= scores.keys()]
     found = []
     for group, belongs in groups.items():
         inside = [i for i, one in enumerate(lists) if belongs(one)]
@@ -196,7 +204,9 @@ def compare(
             )
             difference = sum(first) / len(first) - sum(second) / len(second)
             p_value = paired_sign_flip(second, first)
-            found.append(RankComparison(model, group, one, other, difference, p_value))
+            found.append(
+                RankComparison(model, name, group, num_candidates, one, other, difference, p_value)
+            )
     return found
 
 

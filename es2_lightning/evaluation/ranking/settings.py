@@ -19,9 +19,13 @@ class RankingSettings:
     temperature: float = field(default=1.5, metadata=more_than(0))
     """Of the samples."""
     train_prompts: int = field(default=150, metadata=at_least(1))
-    """Harmful training prompts, and as many harmless ones, drawn where there are more."""
+    """Harmful training prompts, drawn where there are more."""
+    train_harmless: int = field(default=450, metadata=at_least(1))
+    """Harmless ones, of each kind alike. A harmful prompt gives a list for each attack."""
     validation_prompts: int = field(default=40, metadata=at_least(1))
+    validation_harmless: int = field(default=90, metadata=at_least(1))
     test_prompts: int = field(default=60, metadata=at_least(1))
+    test_harmless: int = field(default=90, metadata=at_least(1))
     train_candidates: int = field(default=12, metadata=at_least(2))
     """Sampled for each training and validation prompt, under each attack."""
     test_candidates: int = field(default=32, metadata=at_least(1))

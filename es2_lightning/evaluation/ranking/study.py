@@ -95,24 +95,23 @@ class RankingStudy:
         scores = self._scores(test)
         groups = {**_by_attack(test.lists), **_WHOLE}
         rows = measure(test.lists, scores, groups, model=self.model, name=COMPOSED)
-        pairs = [pair for pair in PAIRS if set(pair) <= scores.keys()]
-        return rows, compare(test.lists, scores, pairs, groups, model=self.model)
+        found = compare(test.lists, scores, PAIRS, _WHOLE, model=self.model, name=COMPOSED)
+        return rows, found
 
-    def as_sampled(self, test: Listed) -> list[RankRow]:
+    def as_sampled(self, test: Listed) -> tuple[list[RankRow], list[RankComparison]]:
         """All rankers on what the model gives, for rising m."""
         most = min((len(found.responses) for found in test.lists), default=0)
-        rows = []
+        attacks = set(attacks_of(self.train.lists))
+        whole: Groups = {HARMFUL: lambda found: found.attack in attacks, HARMLESS: _is_harmless}
+        rows, comparisons = [], []
         for number in doubling(most):
             some = test.first(number)
-            rows += measure(
-                some.lists,
-                self._scores(some),
-                {**_by_attack(some.lists), HARMLESS: _WHOLE[HARMLESS]},
-                model=self.model,
-                name=AS_SAMPLED,
-                num_candidates=number,
-            )
-        return rows
+            scores = self._scores(some)
+            where = {"model": self.model, "name": AS_SAMPLED}
+            groups = {**_by_attack(some.lists), **whole}
+            rows += measure(some.lists, scores, groups, **where, num_candidates=number)
+            comparisons += compare(some.lists, scores, PAIRS, whole, **where, num_candidates=number)
+        return rows, comparisons
 
     def across_sets(
         self, test: Listed, sets: Mapping[str, Sequence[str]], names: Sequence[str]
@@ -190,9 +189,13 @@ def _in_set(members: Sequence[str]) -> Callable[[CandidateList], bool]:
     return lambda found: found.harmful and found.prompt_set in members
 
 
+def _is_harmless(found: CandidateList) -> bool:
+    return not found.harmful
+
+
 _WHOLE: dict[str, Callable[[CandidateList], bool]] = {
     HARMFUL: lambda found: found.harmful,
     NO_REFUSAL: lambda found: found.harmful and "refused" not in found.kinds,
-    HARMLESS: lambda found: not found.harmful,
+    HARMLESS: _is_harmless,
     ALL: lambda found: True,
 }
