@@ -53,7 +53,7 @@ REFUSED_WORDS = {
 
 @dataclass(frozen=True)
 class RankedResponses:
-    """Candidates for one prompt, best first.
+    """Candidates for one prompt, best first; see `margin` of `rank_batch`.
 
     Attributes:
         responses: The candidates.
@@ -86,6 +86,7 @@ def rank_batch(
     temperature: float = 1.0,
     batch_size: int = 64,
     seed: int = 0,
+    margin: float = 0.0,
 ) -> list[RankedResponses]:
     """Sample candidates for each of several prompts, and rank them.
 
@@ -98,6 +99,8 @@ def rank_batch(
         temperature: Above 0 where there are several candidates.
         batch_size: Candidates sampled at once.
         seed: Of the samples; a prompt's do not depend on the others.
+        margin: The first sample stays in front unless another's score is higher by more than
+            this. Above 0 it keeps a good first sample from giving way to an outlier.
 
     Raises:
         UserError: The ranker was fitted on another kind of model, or a prompt is too long.
@@ -122,8 +125,9 @@ def rank_batch(
         response_token=ranker.reading.response_token,
     )
     ranked = []
-    for responses, scores_M in zip(lists, ranker.scores(states), strict=True):
-        order = scores_M.argsort(descending=True, stable=True).tolist()
+    scores_NM = ranker.scores(states)
+    orders_NM = _best_first(scores_NM, margin).tolist()
+    for responses, scores_M, order in zip(lists, scores_NM, orders_NM, strict=True):
         ranked.append(
             RankedResponses(
                 tuple(responses[i] for i in order), tuple(float(scores_M[i]) for i in order)
@@ -147,13 +151,20 @@ class RankedGeneration:
         tokenizer: Its tokenizer.
         ranker: Fitted on states of this model.
         num_candidates: For each prompt.
+        margin: See `rank_batch`.
 
     Raises:
         UserError: The ranker was fitted on another kind of model.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, ranker: Ranker, *, num_candidates: int = 8
+        self,
+        model: Any,
+        tokenizer: Any,
+        ranker: Ranker,
+        *,
+        num_candidates: int = 8,
+        margin: float = 0.0,
     ) -> None:
         if num_candidates < 1:
             raise UserError(f"num_candidates={num_candidates}: accepted is a whole number ≥ 1")
@@ -161,6 +172,7 @@ class RankedGeneration:
         _require_model(ranker, self._chat_model)
         self._ranker = ranker
         self._num_candidates = num_candidates
+        self._margin = margin
         self._generate: Callable[..., Tensor] = model.generate
 
     def __getattr__(self, name: str) -> Any:
@@ -236,7 +248,7 @@ class RankedGeneration:
         scores_BM = self._ranker.scores(
             states_of_tokens(self._chat_model, lists, reading=self._ranker.reading)
         )
-        order_BM = scores_BM.argsort(dim=1, descending=True, stable=True)
+        order_BM = _best_first(scores_BM, self._margin)
         return [b * m + int(i) for b, order in enumerate(order_BM) for i in order[:number]]
 
     def _refuse(self, words: dict[str, Any], number: int) -> None:
@@ -254,6 +266,13 @@ class RankedGeneration:
                 f"num_return_sequences={number}: accepted is 1 … num_candidates="
                 f"{self._num_candidates}"
             )
+
+
+def _best_first(scores_NM: Tensor, margin: float) -> Tensor:
+    """(N, M): which candidates stand first, the first sample lifted by the margin."""
+    lifted_NM = scores_NM.clone()
+    lifted_NM[:, 0] += margin
+    return lifted_NM.argsort(dim=1, descending=True, stable=True)
 
 
 def _require_model(ranker: Ranker, model: ChatModel) -> None:

@@ -41,6 +41,24 @@ def test_responses_come_best_first() -> None:
     assert alone.responses == ranked[1].responses
 
 
+def test_with_a_margin_the_first_sample_gives_way_to_clearly_better_ones_alone() -> None:
+    chat_model = tiny_chat_model()
+    ranker, words = random_ranker(chat_model), {"max_new_tokens": 6, "seed": 3}
+    plain = rank_batch(chat_model, ranker, PROMPTS, 5, **words)
+    first = generate(chat_model, PROMPTS, temperature=1.0, num_return_sequences=5, **words)[::5]
+    gaps = [
+        found.scores[0] - found.scores[found.responses.index(text)]
+        for found, text in zip(plain, first, strict=True)
+    ]
+    assert max(gaps) > 0
+    for margin in (max(gaps) * 0.9, max(gaps) * 1.1):
+        chosen = rank_batch(chat_model, ranker, PROMPTS, 5, margin=margin, **words)
+        for number, found in enumerate(chosen):
+            stays = gaps[number] < margin
+            assert found.best == (first[number] if stays else plain[number].best)
+            assert sorted(found.scores) == sorted(plain[number].scores)
+
+
 def encoded(chat_model: ChatModel) -> dict[str, torch.Tensor]:
     batch = chat_model.renderer.encode(PROMPTS, padding_side="left")
     return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
