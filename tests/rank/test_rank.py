@@ -117,7 +117,7 @@ def test_a_run_is_ranked_beside_its_base(
     ("words", "message"),
     [
         (["ranking.layer=9"], "ranking.layer: layer 9 is out of range; the model has 6 layers"),
-        (["ranking.temprature=1"], "Did you mean ranking.temperature?"),
+        (["ranking.tempera=1"], "Did you mean ranking.temperature?"),
         (["attack=[direct]"], "none of them makes the model answer harmful prompts"),
         (["attack=[direct,repe]"], "attack.repe: candidates are not sampled under it"),
         (["lists=[no.jsonl]"], "lists=no.jsonl: no such file"),
