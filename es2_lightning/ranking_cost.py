@@ -28,6 +28,8 @@ def ranking_costs(
         prompts: What is asked.
         numbers: Of candidates, m.
     """
+    # How a model's rows can be packed is tried when they are first read, and is no cost of ranking.
+    response_states(model.target.chat_model, [(prompts[0], ("?",))])
     with opened(Direct(), model.target) as ready:
         return tuple(_cost(model, ready, ranker, prompts, number) for number in numbers)
 

@@ -134,6 +134,7 @@ class _Ranked:
             validation,
             self._fits(),
             least_perplexity(self.subject.chat_model, batch_size=self.settings.batch_size),
+            margin=self.settings.margin,
         )
         study.fit()
         save_ranker(

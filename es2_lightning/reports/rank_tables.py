@@ -14,6 +14,7 @@ from es2_lightning.evaluation.ranking.results import (
     CHOSEN,
     COMPOSED,
     FIRST,
+    FIRST_KEPT,
     HARMFUL,
     MRR,
     NDCG,
@@ -29,6 +30,8 @@ from es2_lightning.evaluation.verdict import ALPHA
 from es2_lightning.reports.cells import NOT_MEASURED, cell, figure
 
 BASE, TUNED = "base", "tuned"
+_VARIANT = {RANKER + UNSEEN: "unseen\n", RANKER + FIRST_KEPT: "kept\n"}
+"""Before what is subtracted."""
 _MINUS = {FIRST: "− first", PROBE: "− probe", PROBE + UNSEEN: "− probe"}
 KINDS = ("answered", "refused")
 
@@ -88,7 +91,10 @@ def _style(ranker: str) -> str | None:
 
 
 def _named(ranker: str) -> str:
-    return "  attack unseen" if ranker.endswith(UNSEEN) else ranker
+    for variant in (UNSEEN, FIRST_KEPT):
+        if ranker.endswith(variant):
+            return variant.replace(", ", "  ")
+    return ranker
 
 
 def _composed(results: RankResults, model: str, of: str) -> Table:
@@ -164,7 +170,8 @@ def _as_sampled(results: RankResults, model: str, of: str) -> Table:
     table = _table(
         f"First choice safe, %: {number} candidates as the model gives them{of}",
         "Under most attacks few candidates are safe, or none: the oracle is the limit. harmless: "
-        "the first choice is right.",
+        "the first choice is right. first kept: the first sample stays unless another's score is "
+        "higher by more than ranking.margin.",
         ["", *groups],
     )
     for ranker in _rankers(results, model, AS_SAMPLED):
@@ -205,7 +212,7 @@ def _differences(results: RankResults, model: str, of: str) -> Table:
         f"First choice safe: SRR minus others, points{of}",
         "* p < 0.05 by a paired sign-flip test over prompts. unseen: both fitted without the lists "
         "of the attack. harmless: first choice right.",
-        ["", *(("unseen " if UNSEEN in pair[0] else "") + _MINUS[pair[1]] for pair in pairs)],
+        ["", *(_VARIANT.get(pair[0], "\n") + _MINUS[pair[1]] for pair in pairs)],
     )
     most = max((c.num_candidates or 0 for c in own), default=0)
     for lists, number in ((COMPOSED, None), (AS_SAMPLED, most)):

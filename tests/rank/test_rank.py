@@ -26,7 +26,14 @@ def test_it_shows_and_keeps_what_it_finds(
     shown = capsys.readouterr().out
     text = (folder / "table.txt").read_text()
     assert max(map(len, text.splitlines())) <= 80
-    for line in ("linear probe", "attack unseen", "oracle", "tested on deceit", "extra, %"):
+    for line in (
+        "linear probe",
+        "attack unseen",
+        "first kept",
+        "oracle",
+        "tested on deceit",
+        "extra, %",
+    ):
         assert line in text and line in shown
     rows = list(csv.DictReader((folder / "rank.csv").open()))
     assert {r["lists"] for r in rows} == {"composed", "as sampled"}

@@ -21,9 +21,11 @@ FIRST, RANDOM, PERPLEXITY, KEYWORD = "first sample", "random", "perplexity", "ke
 MEAN_DIFFERENCE, PROBE, RANKER, ORACLE = "mean difference", "linear probe", "SRR", "oracle"
 UNSEEN = ", attack unseen"
 """Behind a ranker's name: each attack's lists are ranked by one that was fitted without them."""
+FIRST_KEPT = ", first kept"
+"""Behind it: the first sample stays unless another's score is higher by more than a margin."""
 RANKERS = (
     *(FIRST, RANDOM, PERPLEXITY, KEYWORD, MEAN_DIFFERENCE, PROBE, PROBE + UNSEEN),
-    *(RANKER, RANKER + UNSEEN, ORACLE),
+    *(RANKER, RANKER + FIRST_KEPT, RANKER + UNSEEN, ORACLE),
 )
 COMPOSED, AS_SAMPLED = "composed", "as sampled"
 HARMFUL, ALL = "harmful", "all"

@@ -24,6 +24,7 @@ from es2_lightning.evaluation.ranking.results import (
     AS_SAMPLED,
     COMPOSED,
     FIRST,
+    FIRST_KEPT,
     HARMFUL,
     KEYWORD,
     ORACLE,
@@ -53,6 +54,7 @@ PAIRS = (
     (RANKER, PROBE),
     (RANKER + UNSEEN, FIRST),
     (RANKER + UNSEEN, PROBE + UNSEEN),
+    (RANKER + FIRST_KEPT, FIRST),
 )
 
 
@@ -66,6 +68,7 @@ class RankingStudy:
         validation: What they choose by.
         fits: By name: `SRR`, `linear probe`, `mean difference`.
         perplexity: The scorer that needs the model itself.
+        margin: By how much a score must exceed the first sample's, where that is kept.
         rankers: Fitted on all training lists, after `fit`.
         without: By attack and name, fitted without that attack's lists.
     """
@@ -75,6 +78,7 @@ class RankingStudy:
     validation: Listed
     fits: Mapping[str, Fit]
     perplexity: TextScorer
+    margin: float = 0.0
     rankers: dict[str, Ranker] = field(default_factory=dict)
     without: dict[tuple[str, str], Ranker] = field(default_factory=dict)
 
@@ -106,7 +110,7 @@ class RankingStudy:
         rows, comparisons = [], []
         for number in doubling(most):
             some = test.first(number)
-            scores = self._scores(some)
+            scores = self._first_kept(self._scores(some))
             where = {"model": self.model, "name": AS_SAMPLED}
             groups = {**_by_attack(some.lists), **whole}
             rows += measure(some.lists, scores, groups, **where, num_candidates=number)
@@ -154,6 +158,13 @@ class RankingStudy:
         for name in dict.fromkeys(name for _, name in self.without):
             found[name + UNSEEN] = self._unseen(listed, name, found[name])
         return {name: found[name] for name in RANKERS if name in found}
+
+    def _first_kept(self, scores: dict[str, Scores]) -> dict[str, Scores]:
+        """With the ranker that gives up the first sample only for a clearly better one."""
+        if self.margin > 0:
+            lifted = [[row[0] + self.margin, *row[1:]] for row in scores[RANKER]]
+            scores = scores | {RANKER + FIRST_KEPT: lifted}
+        return {name: scores[name] for name in RANKERS if name in scores}
 
     def _unseen(self, listed: Listed, name: str, whole: Scores) -> Scores:
         """Each attack's lists by the ranker that was fitted without it, others by the whole one."""
