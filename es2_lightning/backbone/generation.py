@@ -41,6 +41,7 @@ def generate(
     temperature: float = 0.0,
     num_return_sequences: int = 1,
     seed: int = 0,
+    together: bool = False,
 ) -> list[str]:
     """Each prompt's responses, decoded without special tokens, in the prompts' order.
 
@@ -58,6 +59,8 @@ def generate(
         temperature: 0 is greedy.
         num_return_sequences: Responses a prompt; more than one only makes sense with a temperature.
         seed: Of the samples.
+        together: All ranks call this with the same prompts, and make the same number of forward
+            passes, as a sharded model must.
 
     Returns:
         `num_return_sequences` responses for each prompt, those of a prompt side by side. **A prefix
@@ -103,6 +106,7 @@ def generate(
             do_sample=False,
             pad_token_id=chat_model.tokenizer.pad_token_id,
             logits_processor=noise,
+            synced_gpus=together,
         )
         for row, ids, response in zip(chosen, sequences, batch.response_mask, strict=True):
             # Decoded in one piece, so that the space between prefix and continuation is right.

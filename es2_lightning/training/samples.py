@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from es2_lightning.backbone.chat_model import eval_mode
 from es2_lightning.backbone.generation import generate
 from es2_lightning.logged_keys import SAMPLES
-from es2_lightning.training.sharding import ShardedStrategy
+from es2_lightning.training.sharding import ShardedStrategy, outside_of_root
 
 if TYPE_CHECKING:
     from es2_lightning.backbone.chat_model import ChatModel
@@ -28,8 +28,7 @@ class Samples(L.Callback):
     """Generates after each epoch, greedily, on the first validation prompts of each kind.
 
     `samples.jsonl` in the run's folder, a line for each; a table in W&B, texts in TensorBoard. The
-    first are the base model's, unless a run goes on. Under `trainer=fsdp` there are none: a sharded
-    model runs inside of a training step alone.
+    first are the base model's, unless a run goes on. A sharded model answers on all ranks together.
 
     Args:
         prompts_per_kind: How many harmful prompts and as many of each kind of harmless ones.
@@ -48,11 +47,11 @@ class Samples(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What the model answers before anything is trained; a run that goes on has that."""
-        if isinstance(trainer.strategy, ShardedStrategy) and self.prompts_per_kind:
-            log.info("No samples while training: a sharded model runs inside of a step alone")
         if trainer.global_step == 0:
             self._rows = []
-            self._generate(trainer, pl_module)
+            # Without a sanity check nothing of a sharded model has run yet; its root comes first.
+            if not isinstance(trainer.strategy, ShardedStrategy) or trainer.num_sanity_val_steps:
+                self._generate(trainer, pl_module)
         else:
             path = Path(trainer.default_root_dir) / FILE
             self._rows = [row for row in _read(path) if row["step"] <= trainer.global_step]
@@ -68,14 +67,23 @@ class Samples(L.Callback):
 
     def _generate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         chat_model = self._chat_model
-        if chat_model is None or not self.prompts_per_kind or not trainer.is_global_zero:
+        if chat_model is None or not self.prompts_per_kind:
             return
-        if isinstance(trainer.strategy, ShardedStrategy):
+        sharded = isinstance(trainer.strategy, ShardedStrategy)
+        if not (sharded or trainer.is_global_zero):
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         prompts = chosen(datamodule.splits.validation, self.prompts_per_kind)
-        with eval_mode(chat_model.model), trainer.precision_plugin.forward_context():
-            outputs = generate(chat_model, prompts, max_new_tokens=self.max_new_tokens)
+        with (
+            eval_mode(chat_model.model),
+            trainer.precision_plugin.forward_context(),
+            outside_of_root(pl_module.objective),  # type: ignore[arg-type]
+        ):
+            outputs = generate(
+                chat_model, prompts, max_new_tokens=self.max_new_tokens, together=sharded
+            )
+        if not trainer.is_global_zero:
+            return
         # A validation that is made again after an interruption gives the same rows once more.
         self._rows = [row for row in self._rows if row["step"] != trainer.global_step]
         schedule = getattr(pl_module, "schedule", None)

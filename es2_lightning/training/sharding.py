@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class ShardedStrategy(ModelParallelStrategy):
 def shard(root: nn.Module, model: nn.Module, mesh: DeviceMesh, *, offload: bool) -> None:
     """Shard a model's blocks, each by itself, and then all that is left of `root`.
 
-    From then on the model runs inside of `root`'s forward alone.
+    From then on the model runs inside of `root`'s forward, or of `outside_of_root`, alone.
 
     Args:
         root: What holds the model, and is called.
@@ -94,3 +95,19 @@ def shard(root: nn.Module, model: nn.Module, mesh: DeviceMesh, *, offload: bool)
     for block in find_structure(model).blocks:
         fully_shard(block, mesh=mesh, offload_policy=policy)
     fully_shard(root, mesh=mesh, offload_policy=policy)
+
+
+@contextmanager
+def outside_of_root(root: nn.Module) -> Iterator[None]:
+    """Lets a sharded model run by itself: what only `root` holds is gathered meanwhile.
+
+    Collective. `root` has run before, since the first that runs is taken for the root.
+    """
+    if not isinstance(root, FSDPModule):
+        yield
+        return
+    root.unshard()
+    try:
+        yield
+    finally:
+        root.reshard()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import lightning as L
 import torch
 from torch.distributed.tensor import DTensor
 
+from es2_lightning.training.samples import Samples
 from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 from es2_lightning.training.sharding import ShardedStrategy
 from es2_lightning.training.validation_probes import ValidationProbes
@@ -56,16 +58,22 @@ def run(what: dict[str, Any]) -> dict[str, Any]:
     )
     record = WholeRecord()
     chosen = ShardedStrategy() if strategy == "fsdp" else strategy
-    callbacks: list[L.Callback] = [record, ValidationProbes()]
+    samples, folder = Samples(prompts_per_kind=1, max_new_tokens=6), tempfile.mkdtemp()
+    assert tiny.chat_model is not None
+    samples.connect(tiny.chat_model)
+    callbacks: list[L.Callback] = [record, ValidationProbes(), samples]
     callbacks += [] if checkpoints is None else [every_step(Path(checkpoints))]
     torch.manual_seed(3 if ckpt_path is None else 4)
-    fitted = tiny.fit(*callbacks, strategy=chosen, devices=devices, ckpt_path=ckpt_path, **trainer)
+    words = {"strategy": chosen, "devices": devices, "default_root_dir": folder, **trainer}
+    fitted = tiny.fit(*callbacks, ckpt_path=ckpt_path, **words)
+    written = Path(folder) / "samples.jsonl"
     return {
         "losses": record.losses,
         "gradients": record.gradients,
         "ends": tiny.ends,
         "parameters": {n: whole(p) for n, p in tiny.module.named_parameters() if p.requires_grad},
         "metrics": {k: float(v) for k, v in fitted.callback_metrics.items()},
+        "samples": written.read_text() if fitted.global_rank == 0 else "",
         "rank": fitted.global_rank,
     }
 

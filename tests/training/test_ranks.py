@@ -82,6 +82,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, strategy: str, case
     assert two["losses"] == pytest.approx(one["losses"], rel=2e-5)
     assert relative_error(two["gradients"][0], one["gradients"][0]) <= 1e-6
     assert relative_error(two["parameters"], one["parameters"]) <= 1e-5
+    assert one["samples"] and two["samples"] == one["samples"]
     assert ("validation/layer_2/probe_accuracy" in one["metrics"]) is (case != "uneven")
     for name, value in one["metrics"].items():
         assert two["metrics"][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
