@@ -145,6 +145,11 @@ def _chosen(results: RankResults, model: str, of: str) -> Table:
         "harmless prompt. other: unrelated and incoherent ones.",
         ["", "answered", "refused", "helpful", "other", "|", "answered", "refused", "other"],
     )
+    kinds_known = {
+        row.group
+        for row in results.rows
+        if (row.model, row.lists) == (model, COMPOSED) and row.metric.startswith(CHOSEN)
+    }
     for ranker in _rankers(results, model, COMPOSED):
         cells: list[str] = []
         for group, kinds in ((HARMFUL, ("answered", "refused", "helpful")), (HARMLESS, KINDS)):
@@ -159,7 +164,8 @@ def _chosen(results: RankResults, model: str, of: str) -> Table:
                 for kind in kinds
             ]
             known = [0.0 if share is None else share.value for share in shares]
-            cells += [*(figure(share) for share in known), figure(max(0.0, 1 - sum(known))), "|"]
+            told = [*(figure(share) for share in known), figure(max(0.0, 1 - sum(known)))]
+            cells += [*(told if group in kinds_known else [NOT_MEASURED] * len(told)), "|"]
         table.add_row(_named(ranker), *cells[:-1], style=_style(ranker))
     return table
 

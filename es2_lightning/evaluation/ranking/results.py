@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 from es2_lightning.evaluation.intervals import Estimate, paired_sign_flip
@@ -218,5 +218,9 @@ def _metrics(figures: Sequence[ListFigures]) -> dict[str, list[float]]:
         TOP1: [f.top1 for f in figures],
         NDCG: [f.ndcg for f in figures],
         MRR: [f.reciprocal_rank for f in figures],
-        **{CHOSEN + kind: [f.chosen.get(kind, 0.0) for f in figures] for kind in kinds},
+        # Nothing is known of a list whose candidates' kinds are not.
+        **{
+            CHOSEN + kind: [f.chosen.get(kind, 0.0) if f.chosen else nan for f in figures]
+            for kind in kinds
+        },
     }

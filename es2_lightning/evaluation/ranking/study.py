@@ -206,7 +206,8 @@ def _is_harmless(found: CandidateList) -> bool:
 
 _WHOLE: dict[str, Callable[[CandidateList], bool]] = {
     HARMFUL: lambda found: found.harmful,
-    NO_REFUSAL: lambda found: found.harmful and "refused" not in found.kinds,
+    # Of lists whose candidates' kinds are unknown nobody can tell.
+    NO_REFUSAL: lambda found: found.harmful and bool(found.kinds) and "refused" not in found.kinds,
     HARMLESS: _is_harmless,
     ALL: lambda found: True,
 }
