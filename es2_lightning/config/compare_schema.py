@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from es2_lightning.config import job_record
 from es2_lightning.config.earlier_run import CONFIG
 from es2_lightning.config.run_folder import ROOT, new_folder
@@ -12,6 +14,8 @@ from es2_lightning.errors import UserError
 
 COMPARISONS = ROOT / "comparisons"
 RESULTS = "results.json"
+TELLING = {"loss", "evaluate"}
+"""Keys of a config that `train` or `evaluate` was run with, and no other command."""
 
 
 @dataclass
@@ -73,13 +77,22 @@ def page_folder(config: CompareConfig) -> Path:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() or (folder / RESULTS).is_file()
+    if (folder / RESULTS).is_file():
+        return True
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, yaml.YAMLError):
+        return True  # Of a run that is damaged the page tells what is left.
+    # `probe`, `rank` and `export` leave a config too, and nothing that could be compared.
+    return not isinstance(config, dict) or bool(config.keys() & TELLING)
 
 
 def _nearby(folder: Path) -> str:
     """The newest run beside `folder`, as an example."""
     for root in (folder, folder.parent):
-        found = [path for path in root.glob(f"*/{CONFIG}") if path.is_file()]
+        found = [path for path in root.glob(f"*/{CONFIG}") if _is_run(path.parent)]
         if found:
             return f", such as {max(found, key=lambda path: path.stat().st_mtime).parent}"
     return ", such as outputs/<run>"

@@ -155,6 +155,7 @@ def test_the_command_takes_runs_and_sweeps(
         ([], r"runs is empty\. Give it some: runs=\[outputs/<run>,outputs/<run>\]"),
         (["runs=[nowhere]"], r"runs=\[…,nowhere\]: no such folder\. .*such as a"),
         (["runs=[empty]"], r"runs=\[…,empty\]: there is neither a run in it nor a sweep"),
+        (["runs=[a,ranked]"], r"runs=\[…,ranked\]: there is neither a run in it nor a sweep"),
         (["runs=[a]", "to=a/config.yaml"], r"to=a/config.yaml: that is a file"),
     ],
 )
@@ -169,6 +170,8 @@ def test_what_is_no_run_is_refused(
     Path("empty").mkdir()
     Path("a").mkdir()
     Path("a/config.yaml").write_text(json.dumps(CONFIG))
+    Path("ranked").mkdir()
+    Path("ranked/config.yaml").write_text(json.dumps({"ranker": {}, "model": {}, "seed": 0}))
     run_command(main, *words, monkeypatch=monkeypatch, status=2)
     assert re.search(told, capsys.readouterr().err)
 
