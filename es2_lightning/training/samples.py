@@ -119,8 +119,14 @@ def _tell(
         logger.log_table(SAMPLES, columns=list(COLUMNS), data=data, step=step)
     elif isinstance(logger, TensorBoardLogger):
         for number, row in enumerate(new):
-            text = f"**{row['kind']}**\n\n    {row['prompt']}\n\n**answer**\n\n    {row['output']}"
+            prompt, output = (_as_code(row[name]) for name in ("prompt", "output"))
+            text = f"**{row['kind']}**\n\n{prompt}\n\n**answer**\n\n{output}"
             logger.experiment.add_text(f"{SAMPLES}/{number}", text, global_step=step)
+
+
+def _as_code(text: str) -> str:
+    """What Markdown shows letter by letter."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -132,7 +138,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # Not splitlines, which also breaks at characters that JSON leaves as they are.
+    for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
