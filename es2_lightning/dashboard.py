@@ -27,7 +27,7 @@ def main(config: DashboardConfig) -> None:
         config.project,
         entity=config.entity,
         name=config.name,
-        url=config.url or saved_url(config.project),
+        url=config.url or saved_url(config.project, entity=config.entity),
     )
     log.info("The workspace: %s", url)
 

@@ -73,11 +73,18 @@ def save_workspace(
     return str(workspace.url)
 
 
-def saved_url(project: str) -> str | None:
-    """Of the workspace that was made from this folder; None: there is none."""
+def saved_url(project: str, *, entity: str | None = None) -> str | None:
+    """Of the workspace that was made from this folder; None: there is none.
+
+    Args:
+        project: Of the runs.
+        entity: Another's workspace is not meant; None: whoever's it is.
+    """
     try:
         found: str | None = json.loads(_path(project).read_text("utf-8")).get("url")
     except (OSError, ValueError, AttributeError):
+        return None
+    if found is not None and entity is not None and f"/{entity}/" not in found:
         return None
     return found
 

@@ -54,7 +54,8 @@ def test_a_workspace_is_made_once_and_then_updated(
     from es2_lightning.dashboard import main
 
     def dashboard(*words: str) -> str:
-        run_command(main, "project=mine", "entity=me", *words, monkeypatch=monkeypatch)
+        entity = [] if any(word.startswith("entity=") for word in words) else ["entity=me"]
+        run_command(main, "project=mine", *entity, *words, monkeypatch=monkeypatch)
         written = json.loads((tmp_path / "outputs" / "dashboards" / "mine.json").read_text())
         return str(written["url"])
 
@@ -71,6 +72,7 @@ def test_a_workspace_is_made_once_and_then_updated(
     assert names(view).count("Safety and its price") == names(view).count("My own") == 1
     assert "evaluation/tuned/gcg/defended" in view.model_dump_json()
     assert dashboard("dry_run=true") == url, "what is only looked at forgets nothing"
+    assert dashboard("entity=you").startswith("https://wandb.ai/you/mine?nw="), "not mine"
 
 
 def test_what_wandb_refuses_is_a_sentence(
