@@ -38,8 +38,11 @@ def given_lists(
         UserError: A file or a list cannot be used, or a split is left without lists.
     """
     splits: dict[str, list[CandidateList]] = {split: [] for split in SPLITS}
-    for path in paths:
-        read = read_lists(path, key="lists", bad_lists=bad_lists, prompt_set=Path(path).stem)
+    stems = [Path(path).stem for path in paths]
+    for path, stem in zip(paths, stems, strict=True):
+        # Files of the same name are told apart by their folders.
+        name = stem if stems.count(stem) == 1 else path
+        read = read_lists(path, key="lists", bad_lists=bad_lists, prompt_set=name)
         for found, number in zip(read.lists, read.rows, strict=True):
             length = longest(found, renderer)
             if length > renderer.max_length:
@@ -55,8 +58,8 @@ def given_lists(
                 read.left_out(error)
                 continue
             place = position(normalise(found.prompt or found.instruction), seed=seed)
-            name = SPLITS[1 if place < VALIDATION else 2 if place < VALIDATION + TEST else 0]
-            splits[name].append(found)
+            split = SPLITS[1 if place < VALIDATION else 2 if place < VALIDATION + TEST else 0]
+            splits[split].append(found)
         if read.left_out.reasons:
             log.warning(
                 "%s: %d lists are left out: %s",
