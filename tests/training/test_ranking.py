@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,10 @@ def test_two_processes_fit_what_one_does(tmp_path: Path) -> None:
         ({"max_epochs": 0}, "max_epochs=0: accepted is a whole number ≥ 1"),
         ({"foreign_instructions": 1.0}, "accepted is a share from 0 to below 1"),
         ({"lr": -1.0}, "lr=-1.0: accepted is a number ≥ 0"),
+        ({"lr": "abc"}, "lr=abc: accepted is a number ≥ 0"),
+        ({"hidden_size": 3.5}, "hidden_size=3.5: accepted is a whole number ≥ 1"),
+        ({"lists_per_batch": True}, "lists_per_batch=True: accepted is a whole number ≥ 1"),
+        ({"dropout": "half"}, "dropout=half: accepted is a number from 0 to below 1"),
     ],
 )
 def test_values_that_are_not_accepted_are_told(words: dict[str, Any], told: str) -> None:
@@ -173,3 +179,6 @@ def test_what_cannot_be_fitted_is_told() -> None:
         TransformerRanking().fit(train, type(train)(elsewhere, train.labels))
     with pytest.raises(UserError, match="accepted are auto and ddp"):
         TransformerRanking().fit(train, train, trainer={"strategy": "fsdp"})
+    states = replace(train.states, instructions_ND=train.states.instructions_ND * math.inf)
+    with pytest.raises(UserError, match=r"no finite number .* smaller ranker\.lr"):
+        TransformerRanking(max_epochs=1).fit(train, replace(train, states=states))

@@ -66,7 +66,8 @@ def fit_ranker(
         On the CPU, in eval mode; the same in all processes.
 
     Raises:
-        UserError: Lists without good or bad responses, or a trainer that shards.
+        UserError: Lists without good or bad responses, a trainer that shards, or a training that
+            came to no numbers.
     """
     settings = ONE_CPU if trainer is None else trainer
     if settings.get("strategy") in SHARDED:
@@ -99,6 +100,11 @@ def fit_ranker(
             callbacks=list(callbacks),
         )
         fit(made, module, data)
+    if module.best_weights is None and "validation/loss" in made.callback_metrics:
+        raise UserError(
+            "the ranker's validation loss was no finite number after any epoch. Accepted: a "
+            "smaller ranker.lr, or states without infinite values"
+        )
     if module.best_weights is not None:
         ranker.load_state_dict(module.best_weights)
         log.info(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from es2_lightning.backbone.ranker_shape import RankerShape
+from es2_lightning.backbone.ranker_shape import RankerShape, is_number, is_whole
 from es2_lightning.errors import UserError
 from es2_lightning.objectives.ranking_names import RANKING_OBJECTIVES, RankingObjective
 
@@ -65,17 +65,15 @@ class TransformerRanking(RankerShape):
             raise UserError(
                 f"objective={self.objective}: accepted are {', '.join(RANKING_OBJECTIVES)}"
             )
-        for name, least in (("max_epochs", 1), ("lists_per_batch", 1)):
-            if getattr(self, name) < least:
+        for name in ("max_epochs", "lists_per_batch"):
+            if not is_whole(getattr(self, name)):
                 raise UserError(f"{name}={getattr(self, name)}: accepted is a whole number ≥ 1")
         for name in ("lr", "weight_decay"):
-            if not getattr(self, name) >= 0:
+            if not (is_number(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UserError(f"{name}={getattr(self, name)}: accepted is a number ≥ 0")
-        if not 0 <= self.foreign_instructions < 1:
-            raise UserError(
-                f"foreign_instructions={self.foreign_instructions}: accepted is a share from 0 to "
-                "below 1"
-            )
+        share = self.foreign_instructions
+        if not (is_number(share) and 0 <= share < 1):
+            raise UserError(f"foreign_instructions={share}: accepted is a share from 0 to below 1")
 
     def fit(
         self, train: LabelledLists, validation: LabelledLists, *, seed: int = 0, **run: Any
