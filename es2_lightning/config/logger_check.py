@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from es2_lightning.config.objects import check_words
@@ -32,3 +32,9 @@ def check_loggers(group: Mapping[str, Any]) -> None:
             )
         else:
             check_words(value, f"logger.{name}")
+            tags = value.get("tags")
+            if (tags is not None and not isinstance(tags, Sequence)) or isinstance(tags, str):
+                raise UserError(
+                    f"logger.{name}.tags={tags} is not accepted. Accepted: a list, "
+                    f"logger.{name}.tags=[{tags}]."
+                )

@@ -6,6 +6,7 @@ is told before they are imported, which takes seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def check_built(config: TrainConfig) -> None:
     build_optimizer(config.optimizer)
     if config.estimate:
         _check_estimated(config.method["_target_"])
+    _check_method_values(config.method)
     check_gpu(config.model)
     from es2_lightning.training.trainer import make_trainer
 
@@ -145,6 +147,13 @@ def _check_estimated(target: str) -> None:
             f"estimate=true counts the step of method=es2, not that of {method.__name__}. "
             "Accepted: method=es2, or estimate=false."
         )
+
+
+def _check_method_values(node: Mapping[str, Any]) -> None:
+    from hydra.utils import get_class
+
+    method: Any = get_class(node["_target_"])
+    method.check_own(**{word: value for word, value in node.items() if word != "_target_"})
 
 
 def _check_layers(config: TrainConfig, depth: int) -> None:

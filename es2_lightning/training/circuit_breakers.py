@@ -181,13 +181,7 @@ class CircuitBreakersModule(StagedModule):
         packing: Packing = "off",
         identity: Mapping[str, str] | None = None,
     ) -> None:
-        for word, weight in (("alpha", alpha), ("retention_weight", retention_weight)):
-            if isinstance(weight, str) or not weight > 0:
-                raise UserError(f"method.{word}={weight} is not accepted. Accepted: a number > 0.")
-        if positions not in (accepted := get_args(Positions)):
-            raise UserError(
-                f"method.positions={positions} is not accepted. Accepted: {' | '.join(accepted)}."
-            )
+        self.check_own(alpha=alpha, positions=positions, retention_weight=retention_weight)
         super().__init__(
             CircuitBreakerObjective(
                 chat_model.model,
@@ -205,6 +199,20 @@ class CircuitBreakersModule(StagedModule):
             layers=layers,
             identity=identity,
         )
+
+    @classmethod
+    def check_own(cls, **own: Any) -> None:
+        """See `StagedModule.check_own`."""
+        for word in ("alpha", "retention_weight"):
+            weight = own.get(word, 1.0)
+            is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+            if not (is_number and 0 < weight < inf):
+                raise UserError(f"method.{word}={weight} is not accepted. Accepted: a number > 0.")
+        positions = own.get("positions", "all")
+        if positions not in (accepted := get_args(Positions)):
+            raise UserError(
+                f"method.positions={positions} is not accepted. Accepted: {' | '.join(accepted)}."
+            )
 
     def configure_model(self) -> None:
         """Refuse what cannot be sharded.

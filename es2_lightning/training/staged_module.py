@@ -76,6 +76,17 @@ class StagedModule(ResumableModule):
         self.make_optimizer = optimizer
         self.on_stage_end: list[Callable[[StageEnd], None]] = []
 
+    @classmethod
+    def check_own(cls, **own: Any) -> None:
+        """Refuse values of the method's own words; asked before any weights load.
+
+        Args:
+            own: Those that are given.
+
+        Raises:
+            UserError: A value is not accepted.
+        """
+
     def losses(self, batch: PairedBatch, *, read_all: bool = False) -> Any:
         """The terms of a batch in the running stage; their `loss`, a scalar, is minimised.
 
