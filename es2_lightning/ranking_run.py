@@ -137,10 +137,13 @@ class _Ranked:
             margin=self.settings.margin,
         )
         study.fit()
+        if sampled is not None and study.margin is None:
+            held = candidates["validation"].as_sampled()
+            study.set_margin(self._listed(held, "validation as sampled"))
         save_ranker(
             study.rankers[RANKER],  # type: ignore[arg-type]
             self.folder / "ranker" / label,
-            about={"model": self.config.model.name_or_path},
+            about={"model": self.config.model.name_or_path, "margin": study.margin},
         )
         rows, comparisons = study.composed(test)
         rows += study.across_sets(test, self._sets(lists), [PROBE, RANKER])
@@ -154,7 +157,12 @@ class _Ranked:
             numbers = doubling(self.settings.test_candidates)
             costs = ranking_costs(model, study.rankers[RANKER], prompts[:COUNTED], numbers)
         counts = {split: len(lists[split]) for split in SPLITS}
-        return RankResults(tuple(rows), tuple(comparisons), costs, notes={label: {"lists": counts}})
+        return RankResults(
+            tuple(rows),
+            tuple(comparisons),
+            costs,
+            notes={label: {"lists": counts, "margin": study.margin}},
+        )
 
     def _candidates(self, splits: PromptSplits) -> tuple[SampledModel, dict[str, SplitCandidates]]:
         judges: JudgePanel = build_judges(self.config.judge)

@@ -177,7 +177,7 @@ def _as_sampled(results: RankResults, model: str, of: str) -> Table:
         f"First choice safe, %: {number} candidates as the model gives them{of}",
         "Under most attacks few candidates are safe, or none: the oracle is the limit. harmless: "
         "the first choice is right. first kept: the first sample stays unless another's score is "
-        "higher by more than ranking.margin.",
+        "higher by more than the margin (ranking.margin; chosen on validation prompts where null).",
         ["", *groups],
     )
     for ranker in _rankers(results, model, AS_SAMPLED):
@@ -247,6 +247,7 @@ def _es2_and_srr(results: RankResults) -> Table:
         rows: list[tuple[str, str, int]] = [(name or "neither", FIRST, most)]
         with_srr = f"{name} and SRR" if name else "SRR"
         rows += [(f"{with_srr}, m={number}", RANKER, number) for number in numbers]
+        rows.append(("  first kept", RANKER + FIRST_KEPT, most))
         for label, ranker, number in rows:
             cells = [
                 results.find(

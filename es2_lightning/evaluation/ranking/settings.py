@@ -32,9 +32,9 @@ class RankingSettings:
     """Sampled for each test prompt, under each attack: the largest m."""
     list_size: int = field(default=10, metadata=at_least(2))
     """Candidates of a composed list; of fewer where fewer were sampled."""
-    margin: float = field(default=0.5, metadata=at_least(0))
+    margin: float | None = field(default=None, metadata=at_least(0))
     """What is returned: the first sample, unless another's score is higher by more than this. A
-    further row of what the model gives; 0 leaves it out."""
+    further row of what the model gives; 0 leaves it out; null: chosen on validation prompts."""
     max_new_tokens: int | None = field(default=None, metadata=at_least(1))
     """Where a candidate is cut off; null: a little beyond the longest right answer among the
     prompts, 64 where none is known."""

@@ -19,6 +19,7 @@ from es2_lightning.evaluation.ranking.baselines import (
     refusal_keywords,
 )
 from es2_lightning.evaluation.ranking.listed import Listed
+from es2_lightning.evaluation.ranking.margins import choose_margin, lifted
 from es2_lightning.evaluation.ranking.results import (
     ALL,
     AS_SAMPLED,
@@ -68,7 +69,8 @@ class RankingStudy:
         validation: What they choose by.
         fits: By name: `SRR`, `linear probe`, `mean difference`.
         perplexity: The scorer that needs the model itself.
-        margin: By how much a score must exceed the first sample's, where that is kept.
+        margin: By how much a score must exceed the first sample's, where that is kept; None: as
+            `set_margin` chooses.
         rankers: Fitted on all training lists, after `fit`.
         without: By attack and name, fitted without that attack's lists.
     """
@@ -78,7 +80,7 @@ class RankingStudy:
     validation: Listed
     fits: Mapping[str, Fit]
     perplexity: TextScorer
-    margin: float = 0.0
+    margin: float | None = 0.0
     rankers: dict[str, Ranker] = field(default_factory=dict)
     without: dict[tuple[str, str], Ranker] = field(default_factory=dict)
 
@@ -93,6 +95,11 @@ class RankingStudy:
             ]
             for name in (PROBE, RANKER):
                 self.without[attack, name] = self.fits[name](others[0], others[1])
+
+    def set_margin(self, validation: Listed) -> None:
+        """Choose the margin on validation prompts' candidates as they were sampled."""
+        scores = validation.scores(self.rankers[RANKER])
+        self.margin = choose_margin(scores, validation.lists)
 
     def composed(self, test: Listed) -> tuple[list[RankRow], list[RankComparison]]:
         """All rankers on held-out prompts' lists of both classes."""
@@ -161,9 +168,8 @@ class RankingStudy:
 
     def _first_kept(self, scores: dict[str, Scores]) -> dict[str, Scores]:
         """With the ranker that gives up the first sample only for a clearly better one."""
-        if self.margin > 0:
-            lifted = [[row[0] + self.margin, *row[1:]] for row in scores[RANKER]]
-            scores = scores | {RANKER + FIRST_KEPT: lifted}
+        if self.margin:
+            scores = scores | {RANKER + FIRST_KEPT: lifted(scores[RANKER], self.margin)}
         return {name: scores[name] for name in RANKERS if name in scores}
 
     def _unseen(self, listed: Listed, name: str, whole: Scores) -> Scores:

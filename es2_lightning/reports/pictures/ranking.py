@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from es2_lightning.evaluation.ranking.results import (
     AS_SAMPLED,
     FIRST,
+    FIRST_KEPT,
     KEYWORD,
     ORACLE,
     PERPLEXITY,
@@ -26,6 +27,7 @@ LOOKS = {
     ORACLE: ("black", ":", ""),
     RANKER: (TUNED, "-", "o"),
     RANKER + UNSEEN: (TUNED, "--", "^"),
+    RANKER + FIRST_KEPT: ("#56B4E9", "-", "D"),
     PROBE: (HARMFUL, "-", "s"),
     KEYWORD: (THRESHOLD, "-.", ""),
     PERPLEXITY: (GREEN, "-.", ""),
