@@ -82,20 +82,31 @@ def _module_of(target: str) -> tuple[_Module | None, list[str]]:
 
 
 def _words(module: _Module, name: str, steps: int) -> list[str] | None:
+    found = _definition(module, name, steps)
+    if found is None:
+        return None
+    module, node, steps = found
+    if isinstance(node, ast.ClassDef):
+        return _of_class(module, node, steps)
+    return None if node.decorator_list else _of_arguments(node.args)
+
+
+def _definition(
+    module: _Module, name: str, steps: int
+) -> tuple[_Module, ast.ClassDef | ast.FunctionDef, int] | None:
+    """Where a name that stands at the top of a module is defined, and the steps that are left."""
     if steps == 0:
         return None
     definitions = [node for node in module.tree.body if name in _defines(node)]
     if len(definitions) != 1:
         return None
     (node,) = definitions
-    if isinstance(node, ast.ClassDef):
-        return _of_class(module, node, steps)
-    if isinstance(node, ast.FunctionDef):
-        return None if node.decorator_list else _of_arguments(node.args)
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        return module, node, steps
     if isinstance(node, ast.ImportFrom):
         (original,) = (a.name for a in node.names if (a.asname or a.name) == name)
         source = _read(_absolute(module, node))
-        return None if source is None else _words(source, original, steps - 1)
+        return None if source is None else _definition(source, original, steps - 1)
     return None
 
 
@@ -132,8 +143,7 @@ def _of_class(module: _Module, node: ast.ClassDef, steps: int) -> list[str] | No
     bases = [base.id if isinstance(base, ast.Name) else "" for base in node.bases]
     bases = [base for base in bases if base not in EMPTY_BASES]
     if node.decorator_list:
-        plain = len(node.decorator_list) == 1 and not bases and "__init__" not in own
-        return _of_dataclass(node) if plain else None
+        return None if "__init__" in own else _of_dataclass(module, node, bases, steps)
     if "__init__" in own:
         init = own["__init__"]
         names = [part.id if isinstance(part, ast.Name) else "" for part in init.decorator_list]
@@ -143,12 +153,21 @@ def _of_class(module: _Module, node: ast.ClassDef, steps: int) -> list[str] | No
     return _words(module, bases[0], steps - 1) if len(bases) == 1 else None
 
 
-def _of_dataclass(node: ast.ClassDef) -> list[str] | None:
-    (decorator,) = node.decorator_list
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    if not isinstance(called, ast.Name) or called.id != "dataclass":
+def _of_dataclass(
+    module: _Module, node: ast.ClassDef, bases: list[str], steps: int
+) -> list[str] | None:
+    if not _is_dataclass(node):
         return None
     words = []
+    if bases:
+        # The fields of a base that is a dataclass come first; of another one nothing comes.
+        base = _definition(module, bases[0], steps - 1) if len(bases) == 1 else None
+        if base is None or not isinstance(base[1], ast.ClassDef) or not _is_dataclass(base[1]):
+            return None
+        inherited = _of_class(base[0], base[1], base[2])
+        if inherited is None:
+            return None
+        words += inherited
     for part in node.body:
         if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name):
             continue
@@ -156,8 +175,17 @@ def _of_dataclass(node: ast.ClassDef) -> list[str] | None:
             continue
         if isinstance(part.value, ast.Call) and any(k.arg == "init" for k in part.value.keywords):
             return None
-        words.append(part.target.id)
+        if part.target.id not in words:
+            words.append(part.target.id)
     return words
+
+
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    if len(node.decorator_list) != 1:
+        return False
+    (decorator,) = node.decorator_list
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(called, ast.Name) and called.id == "dataclass"
 
 
 def _of_arguments(arguments: ast.arguments, *, bound: bool = False) -> list[str] | None:

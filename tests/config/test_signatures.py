@@ -73,6 +73,13 @@ class Data:
     b: ClassVar[int] = 2
     c: int = 3
 @dataclass
+class More(Data):
+    d: int = 4
+    a: int = 5
+@dataclass
+class FromPlain(Own):
+    d: int = 4
+@dataclass
 class Initless:
     a: int = field(init=False, default=1)
 def changes(f): return lambda other: f
@@ -113,13 +120,14 @@ def test_nothing_is_imported_and_what_is_not_followed_is_left_open(package: str)
         "Inherits": ["a", "b"],
         "InheritsAcross": ["far"],
         "Data": ["a", "c"],
+        "More": ["a", "c", "d"],
         "function": ["a", "b"],
     }
     for name, words in told.items():
         assert accepted_words(f"{package}.module.{name}") == words, name
     left_open = [
-        "InheritsUnknown", "TakesAll", "Two", "New", "Initless", "Decorated", "decorated",
-        "positional", "later", "Own2", "Twice", "made", "nowhere", "Own.method", "sibling",
+        "InheritsUnknown", "TakesAll", "Two", "New", "FromPlain", "Initless", "Decorated",
+        "decorated", "positional", "later", "Own2", "Twice", "made", "nowhere", "Own.method", "sibling",
     ]  # fmt: skip
     for name in left_open:
         assert accepted_words(f"{package}.module.{name}") is None, name

@@ -96,7 +96,7 @@ def test_a_run_is_probed_beside_its_base_on_its_own_prompts(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["layers=all"], "takes no choice of layers. Groups: data, model."),
+        (["layers=all"], "takes no choice of layers. Groups: data, experiment, model."),
         (["loss=paper"], "takes no choice of loss"),
         (["loss.kl_weight=3"], "loss is not a key"),
         (["treshold=0.8"], "Did you mean threshold?"),
