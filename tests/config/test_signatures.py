@@ -127,7 +127,8 @@ def test_nothing_is_imported_and_what_is_not_followed_is_left_open(package: str)
         assert accepted_words(f"{package}.module.{name}") == words, name
     left_open = [
         "InheritsUnknown", "TakesAll", "Two", "New", "FromPlain", "Initless", "Decorated",
-        "decorated", "positional", "later", "Own2", "Twice", "made", "nowhere", "Own.method", "sibling",
+        "decorated", "positional", "later", "Own2", "Twice", "made", "nowhere", "Own.method",
+        "sibling",
     ]  # fmt: skip
     for name in left_open:
         assert accepted_words(f"{package}.module.{name}") is None, name
