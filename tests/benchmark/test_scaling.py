@@ -45,12 +45,13 @@ CARDS = Cluster(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
         ("fsdp", ["model.lora.target_modules=all-linear", "model.lora.r=3"]),
-        pytest.param("fsdp", ["model.reference=adapter"], marks=pytest.mark.slow),
-        pytest.param("ddp", ["model.lora.r=3"], marks=pytest.mark.slow),
+        ("fsdp", ["model.reference=adapter"]),
+        ("ddp", ["model.lora.r=3"]),
     ],
 )
 def test_the_closed_form_is_what_two_processes_send(

@@ -58,6 +58,7 @@ def test_a_run_brings_its_model_and_what_fits_it(
     assert list(results["measurements"]) == ["base", "tuned"]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_runs_takes_each_ones_model(
     evaluate: Evaluate, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_sweep_over_runs_takes_each_ones_model(
     evaluate("-m", "run=other,plain", *FEW, status=2)
 
 
+@pytest.mark.slow
 def test_another_full_model_than_the_bases_is_told(
     evaluate: Evaluate, run_folder: Path, tiny_llama: Path, capsys: pytest.CaptureFixture
 ) -> None:

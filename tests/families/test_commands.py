@@ -91,9 +91,12 @@ def test_a_family_trains_and_is_probed_and_evaluated(
     [
         ("llama", ("model.mode=dora",)),
         ("llama", ("model.mode=full", "model.reference=copy", "model.dtype=float32")),
-        ("llama", ("model.gradient_checkpointing=true", "step.micro_batch=2")),
+        pytest.param(
+            *("llama", ("model.gradient_checkpointing=true", "step.micro_batch=2")),
+            marks=pytest.mark.slow,
+        ),
         # Without dropout peft adapts the experts too.
-        ("mixtral", ("model.lora.lora_dropout=0",)),
+        pytest.param("mixtral", ("model.lora.lora_dropout=0",), marks=pytest.mark.slow),
     ],
     ids=["dora", "full", "checkpointing", "experts"],
 )

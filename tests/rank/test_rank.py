@@ -14,6 +14,7 @@ from es2_lightning.prompts.candidate_lists import read_lists
 from .conftest import SMALL, Rank
 
 
+@pytest.mark.slow
 def test_it_shows_and_keeps_what_it_finds(
     rank: Rank,
     tmp_path: Path,

@@ -47,6 +47,7 @@ def test_a_study_runs_its_trials_and_goes_on(toy: Toy) -> None:
     assert len(set(xs)) == 5
 
 
+@pytest.mark.slow
 @needs_optuna
 def test_the_seed_decides(toy: Toy) -> None:
     words = (*STUDY, "hydra.sweeper.n_trials=3")
@@ -55,6 +56,7 @@ def test_the_seed_decides(toy: Toy) -> None:
     assert one != toy(*words, "hydra.sweep.dir=three", "hydra.sweeper.seed=1")
 
 
+@pytest.mark.slow
 @needs_optuna
 def test_failed_trials_are_told_and_others_take_their_place(
     toy: Toy, capsys: pytest.CaptureFixture[str]

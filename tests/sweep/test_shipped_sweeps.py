@@ -30,6 +30,7 @@ def jobs(*words: str) -> list[TrainConfig]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_all_jobs_pass_the_checks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

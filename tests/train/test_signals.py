@@ -58,6 +58,7 @@ def saved_steps(run: Path) -> int:
     return int(torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"])
 
 
+@pytest.mark.slow
 def test_a_slurm_job_whose_time_is_up_is_requeued_and_goes_on_by_itself(
     whole: tuple[Path, Timeline], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,16 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+QUICK = ("fsdp", "cached")
+
+
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=[] if c == "cached" else pytest.mark.slow) for c in CASES],
+    ("strategy", "case"),
+    [
+        pytest.param(*pair, marks=[] if pair == QUICK else pytest.mark.slow)
+        for pair in product(("ddp", "fsdp"), CASES)
+    ],
 )
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, strategy: str, case: str) -> None:
     """20 steps over two stages; 2 x (3 + 2) prompts a batch against 6 + 4."""
     what = {

@@ -47,18 +47,9 @@ def test_bit_for_bit_with_dropout(tmp_path: Path, strategy: str) -> None:
             assert torch.equal(rest["parameters"][name], parameter), (step, name)
 
 
-@pytest.mark.parametrize(
-    ("saved", "mode"),
-    [
-        ("fsdp", "lora"),
-        *(
-            pytest.param(saved, mode, marks=pytest.mark.slow)
-            for saved in ("one", "ddp", "fsdp")
-            for mode in ("lora", "full")
-            if (saved, mode) != ("fsdp", "lora")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("saved", ["one", "ddp", "fsdp"])
 def test_under_every_other(tmp_path: Path, saved: str, mode: str) -> None:
     what = WHAT | ({"mode": "full", "reference": "copy"} if mode == "full" else {})
     (whole,) = runs(saved, tmp_path, what | {"checkpoints": str(tmp_path)})
