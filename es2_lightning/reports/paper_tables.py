@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from es2_lightning.reports.paper_figures import (
     STANDS_IN,
     TITLES,
     BesidePaper,
+    method_of,
     paper_rows,
 )
 
@@ -44,8 +47,16 @@ def paper_tables(runs: Sequence[RunFiles]) -> list[PageTable]:
         beside = model if model in MODELS else STANDS_IN
         for number, title in TITLES.items():
             if found := paper_rows(own, model=beside, table=number):
-                tables.append(_table(title, found, model=model, beside=beside))
+                shown = _table(title, found, model=model, beside=beside)
+                tables.append(replace(shown, about=f"{shown.about}{_repeated(own)}"))
     return tables
+
+
+def _repeated(runs: Sequence[RunFiles]) -> str:
+    """Which methods have several runs, of which a table shows one."""
+    counts = Counter(method_of(run) for run in runs if run.comparison is not None)
+    several = [f"{_name(method)} ({n})" for method, n in counts.items() if n > 1]
+    return f" Of several runs the first is shown: {', '.join(several)}." if several else ""
 
 
 def terminal_table(table: PageTable) -> Table:

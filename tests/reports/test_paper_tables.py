@@ -97,6 +97,12 @@ def test_a_model_that_is_not_in_the_paper_is_said_not_to_be() -> None:
     assert "scav, Answer" in graded and "scav, Useful" not in graded
 
 
+def test_of_several_runs_the_first_is_shown_and_that_is_said() -> None:
+    said = "Of several runs the first is shown: ES2 (2)."
+    assert all(said in table.about for table in paper_tables([a_run(), a_run()]))
+    assert not any(said in table.about for table in paper_tables([a_run(), a_run("stl")]))
+
+
 def test_it_fits_a_terminal() -> None:
     console = Console(file=io.StringIO(), width=80)
     for table in paper_tables([a_run("circuit_breakers"), a_run(), a_run(layers=(14, 32))]):
