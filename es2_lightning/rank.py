@@ -47,7 +47,7 @@ def main(config: RankConfig) -> None:
     except KeyboardInterrupt:
         log.info("Sampled candidates are kept in %s; the same command goes on.", config.cache)
         raise
-    write_rank_report(results, folder)
+    write_rank_report(results, folder, ranker=job.choices().get("ranker", "listnet"))
     log.info("The run's folder: %s", folder)
 
 

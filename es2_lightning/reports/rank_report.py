@@ -19,17 +19,23 @@ from es2_lightning.reports.pictures.style import house_style, save
 from es2_lightning.reports.rank_tables import tables
 
 COLUMNS = ("model", "lists", "group", "num_candidates", "ranker", "metric")
+SRR_CHOICE = "listnet"
 INTERVAL = ("value", "low", "high", "n")
 
 
 def write_rank_report(
-    results: RankResults, folder: Path, *, console: Console | None = None
+    results: RankResults,
+    folder: Path,
+    *,
+    ranker: str = SRR_CHOICE,
+    console: Console | None = None,
 ) -> list[Path]:
     """Print the tables; write `rank.csv`, `rank.json`, `table.txt` and `pictures/`.
 
     Args:
         results: What was found.
         folder: The run's folder.
+        ranker: Which choice of the config group the tables' "SRR" is.
         console: Where the tables are printed.
 
     Returns:
@@ -39,7 +45,7 @@ def write_rank_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "rank.csv", _csv(results))
     found = {
-        "notes": results.notes,
+        "notes": {**results.notes, "ranker": ranker},
         "comparisons": [as_json(comparison) for comparison in results.comparisons],
         "costs": [asdict(cost) | {"extra": cost.extra} for cost in results.costs],
         "figures": [as_json(row) for row in results.rows],
@@ -47,6 +53,8 @@ def write_rank_report(
     write_atomically(folder / "rank.json", json.dumps(found, indent=1) + "\n")
     text = Console(file=io.StringIO(), width=WIDTH, record=True, color_system=None)
     for shown in (console, text):
+        if ranker != SRR_CHOICE:
+            shown.print(f"In what follows, “SRR” is ranker={ranker}, not SRR's own.\n")
         for table in tables(results):
             shown.print(table)
             shown.print()

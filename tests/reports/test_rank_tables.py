@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -11,6 +13,7 @@ from es2_lightning.evaluation.ranking.baselines import random_order
 from es2_lightning.evaluation.ranking.results import COMPOSED, RANDOM, RankResults, measure
 from es2_lightning.evaluation.ranking.study import _WHOLE
 from es2_lightning.prompts.candidate_lists import CandidateList
+from es2_lightning.reports.rank_report import write_rank_report
 from es2_lightning.reports.rank_tables import tables
 
 
@@ -41,3 +44,12 @@ def test_what_candidates_are_is_not_told_where_it_is_unknown() -> None:
     )
     # Of harmful prompts the one list alone; there are none of harmless prompts.
     assert row.split()[1:] == ["50", "50", "0", "0", "|", "–", "–", "–"]
+
+
+def test_another_ranker_than_srrs_is_named(tmp_path: Path) -> None:
+    for ranker, said in (("linear_probe", True), ("listnet", False)):
+        console = Console(file=io.StringIO())
+        write_rank_report(RankResults(()), tmp_path, ranker=ranker, console=console)
+        table = (tmp_path / "table.txt").read_text()
+        assert ("“SRR” is ranker=linear_probe" in table) is said
+        assert json.loads((tmp_path / "rank.json").read_text())["notes"]["ranker"] == ranker
