@@ -11,6 +11,7 @@ import torch.distributed as dist
 from es2_lightning.backbone.adapters import save_adapter
 from es2_lightning.config.earlier_run import ADAPTER, MODEL, read_run
 from es2_lightning.config.evaluate_schema import EvaluateConfig
+from es2_lightning.config.ranks import remember_group
 from es2_lightning.evaluation.comparison import Comparison
 from es2_lightning.evaluation_run import evaluate
 from es2_lightning.training.whole_weights import whole_weights
@@ -48,6 +49,7 @@ def measure_alone(run: TrainingRun, config: TrainConfig) -> Comparison | None:
     """
     device, first = run.trainer.strategy.root_device, run.trainer.is_global_zero
     if dist.is_initialized():
+        remember_group()
         dist.destroy_process_group()
     if not first or run.evaluator is None:
         return None

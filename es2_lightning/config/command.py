@@ -34,7 +34,7 @@ from es2_lightning.config.handed_job import receive
 from es2_lightning.config.location import conf_dir
 from es2_lightning.config.precheck import Precheck
 from es2_lightning.config.process_group import program_of
-from es2_lightning.config.ranks import this_rank
+from es2_lightning.config.ranks import leave_group, this_rank
 from es2_lightning.config.run_folder import register_resolvers
 from es2_lightning.config.running import RunningCommand, running
 from es2_lightning.config.sweep_start import StartedSweep, take_started_sweep
@@ -132,6 +132,7 @@ def command(
                 if rank is None or rank.number == 0:
                     print("Interrupted.", file=sys.stderr)
                 status = INTERRUPTED
+            leave_group(status)
             if status:
                 sys.exit(status)
 

@@ -6,6 +6,7 @@ the same variables.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 # A job name with which Lightning, too, takes SLURM for a terminal in which others are started.
 _INTERACTIVE = ("bash", "interactive")
+_was_in_group = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,29 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
         return None
     number, local = environment["SLURM_PROCID"], environment.get("SLURM_LOCALID", "0")
     return Rank(int(number), int(local), int(world))
+
+
+def remember_group() -> None:
+    """To be called before torch.distributed is shut down: this process ends by `leave_group`."""
+    global _was_in_group
+    _was_in_group = True
+
+
+def leave_group(status: int) -> None:
+    """End a process that torch.distributed ran in, with an exit status; return in any other.
+
+    Without the interpreter's own end: where a thread of gloo's is still about to let go of a Python
+    object then, C++ ends the process with SIGABRT ("terminate called without an active
+    exception"), and a run that is complete would be told as failed. Exit functions do run.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    runs = distributed and distributed.is_available() and distributed.is_initialized()
+    if not (runs or _was_in_group):
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def hush(rank: Rank) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import random
 import re
 import shlex
@@ -22,6 +21,7 @@ from .killed_runs import (
     run_killed_at,
     whole_run,
 )
+from .test_kills import training_metrics
 
 WORDS = (
     *SMALL,
@@ -75,7 +75,8 @@ def test_a_slurm_job_whose_time_is_up_is_requeued_and_goes_on_by_itself(
     assert called.read_text() == "requeue 4711\n"
     (run,) = tmp_path.glob("outputs/*/")
     steps = saved_steps(run)
-    assert 1 <= steps <= 4 and not (run / "adapter").exists()
+    # Later than the drawn moment says, where the run is faster than the one that was measured.
+    assert 1 <= steps < 8 and not (run / "adapter").exists()
     assert f"Stopped by SIGUSR1 after {steps} optimizer steps" in log
     assert f"ckpt_path=last hydra.run.dir=outputs/{run.name}" in log and "is requeued" in log
 
@@ -83,7 +84,7 @@ def test_a_slurm_job_whose_time_is_up_is_requeued_and_goes_on_by_itself(
     assert list(tmp_path.glob("outputs/*/")) == [run]
     assert f"Going on after {steps} optimizer steps" in (tmp_path / "log").read_text()
     assert (run / ADAPTER).read_bytes() == (whole[0] / ADAPTER).read_bytes(), moment
-    assert (run / "metrics.csv").read_text() == (whole[0] / "metrics.csv").read_text()
+    assert training_metrics(run) == training_metrics(whole[0])
 
 
 @pytest.mark.slow
@@ -105,17 +106,7 @@ def test_sigterm(phase: str, seed: int, whole: tuple[Path, Timeline], tmp_path: 
     assert told is not None and int(told[1] or 8) == saved_steps(tmp_path / "run"), (moment, log)
     whole_run((*words, "ckpt_path=last"), tmp_path)
     assert (tmp_path / "run" / ADAPTER).read_bytes() == (whole[0] / ADAPTER).read_bytes(), moment
-    # A validation that a signal ends is not made up for.
-    ours, wanted = (_training_metrics(f / "metrics.csv") for f in (tmp_path / "run", whole[0]))
-    assert ours == wanted
-
-
-def _training_metrics(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return [
-            {name: value for name, value in row.items() if name.startswith("train/")}
-            for row in csv.DictReader(file)
-        ]
+    assert training_metrics(tmp_path / "run") == training_metrics(whole[0])
 
 
 def test_where_there_is_nothing_to_save_it_stops_at_once(

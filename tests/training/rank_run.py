@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from torch.distributed.tensor import DTensor
 
+from es2_lightning.config.ranks import leave_group
 from es2_lightning.training.samples import Samples
 from es2_lightning.training.settings import LossSettings, ScheduleSettings, StepSettings
 from es2_lightning.training.sharding import ShardedStrategy
@@ -82,3 +83,4 @@ if __name__ == "__main__":
     found = [run(what) for what in json.loads(Path(sys.argv[1]).read_text())]
     if found[0]["rank"] == 0:
         torch.save(found, sys.argv[2])
+    leave_group(0)
