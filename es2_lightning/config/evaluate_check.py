@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from es2_lightning.backbone.adapter_folder import check_adapter_folder
 from es2_lightning.backbone.load_errors import refuse_missing_folder
 from es2_lightning.backbone.settings_check import check_values
 from es2_lightning.config import job
 from es2_lightning.config.evaluate_schema import EvaluateConfig
-from es2_lightning.config.evaluated_run import take_over
+from es2_lightning.config.evaluated_run import check_model_given, take_over
 from es2_lightning.config.evaluation_objects import build_attacks, build_capability, build_judges
 from es2_lightning.config.loaded_prompts import read_prompts
 from es2_lightning.config.logger_check import check_loggers
@@ -27,17 +24,7 @@ def check_evaluate(config: EvaluateConfig) -> None:
     """
     from es2_lightning.prompts.requirements import require_both_classes
 
-    if config.run is not None and config.adapter is not None:
-        raise UserError(
-            "run and adapter are both set. Accepted: run=outputs/<run>, which brings its own "
-            "adapter, or adapter=<folder> with model=…"
-        )
-    if config.run is not None:
-        config, run = take_over(config, job.overrides())
-        if run.adapter is not None:
-            check_adapter_folder(run.adapter)
-    if config.adapter is not None:
-        check_adapter_folder(Path(config.adapter))
+    config = check_model_given(config)
     if not config.evaluate.enabled:
         raise UserError("evaluate=none measures nothing. Accepted: evaluate=small, …=default.")
     check_loggers(config.logger)

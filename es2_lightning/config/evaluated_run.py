@@ -13,6 +13,8 @@ from hydra.core.override_parser.types import Override, Transformer
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from es2_lightning.backbone.adapter_folder import check_adapter_folder
+from es2_lightning.config import job
 from es2_lightning.config.earlier_run import EarlierRun, read_run
 from es2_lightning.config.evaluate_schema import EvaluateConfig
 from es2_lightning.config.export_schema import ExportConfig
@@ -69,6 +71,26 @@ def _values(override: Override) -> list[str]:
     if override.is_discrete_sweep():
         return [str(value) for value in override.sweep_iterator(Transformer.identity)]
     return [str(override.value())]
+
+
+def check_model_given(config: Measured) -> Measured:
+    """The config with what its run brings, if it names one and the adapter is there.
+
+    Raises:
+        UserError: `run` and `adapter` at once, or a run or an adapter that is not there.
+    """
+    if config.run is not None and config.adapter is not None:
+        raise UserError(
+            "run and adapter are both set. Accepted: run=outputs/<run>, which brings its own "
+            "adapter, or adapter=<folder> with model=…"
+        )
+    if config.run is not None:
+        config, run = take_over(config, job.overrides())
+        if run.adapter is not None:
+            check_adapter_folder(run.adapter)
+    if config.adapter is not None:
+        check_adapter_folder(Path(config.adapter))
+    return config
 
 
 def take_over(config: Config, words: Sequence[str]) -> tuple[Config, EarlierRun]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from es2_lightning.backbone.adapter_folder import check_adapter_folder
 from es2_lightning.backbone.layer_numbers import resolve_layer
 from es2_lightning.backbone.load_errors import refuse_missing_folder
 from es2_lightning.backbone.settings_check import check_values
 from es2_lightning.config import job
-from es2_lightning.config.evaluated_run import take_over
+from es2_lightning.config.evaluated_run import check_model_given, take_over
 from es2_lightning.config.evaluation_objects import build_attacks, build_judges
 from es2_lightning.config.loaded_prompts import read_prompts
 from es2_lightning.config.objects import build, check_words
@@ -30,17 +27,7 @@ def check_rank(config: RankConfig) -> None:
     """
     from es2_lightning.prompts.requirements import require_both_classes
 
-    if config.run is not None and config.adapter is not None:
-        raise UserError(
-            "run and adapter are both set. Accepted: run=outputs/<run>, which brings its own "
-            "adapter, or adapter=<folder> with model=…"
-        )
-    if config.run is not None:
-        config, run = take_over(config, job.overrides())
-        if run.adapter is not None:
-            check_adapter_folder(run.adapter)
-    if config.adapter is not None:
-        check_adapter_folder(Path(config.adapter))
+    config = check_model_given(config)
     build(config.ranker, "ranker")
     check_values(config.model)
     refuse_missing_folder(config.model.name_or_path)
